@@ -1,0 +1,73 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The map of Docs/architecture.md: "may import" is exact, Tests/MapTests checks the sources against it.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func program(_ name: String, _ dependencies: [Target.Dependency], linker: [LinkerSetting] = []) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict, linkerSettings: linker)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+/// A shipped tree finds the Swift runtime beside itself (`make stage`).
+let relocatable: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-rpath=$ORIGIN/../lib"])]
+
+let package = Package(
+    name: "client-manager",
+    targets: [
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .target(name: "CLinux", cSettings: [.unsafeFlags(["-Wall", "-Wextra"])]),
+        .target(name: "CFloor", dependencies: ["COpenSSL"], cSettings: [.unsafeFlags(["-O2", "-Wall", "-Wextra"])]),
+
+        library("JSON", []),
+        library("Program", ["JSON"]),
+        library("Crypto", ["COpenSSL"]),
+        library("Reactor", ["CLinux"]),
+        library("System", ["CLinux", "Reactor"]),
+        library("Transport", ["Reactor", "System", "Crypto", "COpenSSL", "Program"]),
+        library("AgentProtocol", ["JSON", "Crypto", "Program"]),
+        library("Kernel", [
+            "AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "CSQLite", "Program",
+        ]),
+        library("Web", ["Kernel", "Transport", "JSON", "Reactor", "Program"]),
+        library("API", ["Web", "Kernel", "JSON", "Program"]),
+        library("Agent", ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "Program"]),
+        library("OperatorClient", ["Transport", "System", "Crypto", "JSON", "Reactor", "Program"]),
+
+        program(
+            "client-manager",
+            ["API", "Web", "Kernel", "Transport", "System", "Reactor", "JSON", "Program"], linker: relocatable),
+        program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: relocatable),
+        program("cm-swarm", ["Agent", "Reactor", "JSON", "Program"], linker: relocatable),
+        program("cmctl", ["OperatorClient", "Program"], linker: relocatable),
+        program(
+            "cm-bench",
+            ["OperatorClient", "Transport", "System", "Crypto", "JSON", "Reactor", "Program", "CFloor"],
+            linker: relocatable),
+
+        tests("JSONTests", ["JSON"]),
+        tests("ProgramTests", ["Program", "JSON"]),
+        tests("CryptoTests", ["Crypto"]),
+        tests("ReactorTests", ["Reactor"]),
+        tests("SystemTests", ["System", "Reactor"]),
+        tests("TransportTests", ["Transport", "Reactor", "Crypto"]),
+        tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto"]),
+        tests("KernelTests", ["Kernel", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
+        tests("WebTests", ["Web", "API", "Kernel", "JSON", "Reactor"]),
+        tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),
+        tests("OperatorClientTests", ["OperatorClient", "JSON"]),
+        tests("MapTests", []),
+    ]
+)

@@ -1,0 +1,102 @@
+/// A 128-bit identifier, ordered by the time it was made: 48 bits of Unix milliseconds, then 80 random bits.
+///
+/// Its text is 26 upper-case Crockford base-32 characters, the first of them 0 to 7 (the form known as ULID). No label
+/// key can have that form, because a label key begins with a lower-case letter; a bare identifier is therefore a
+/// selector. `Kind` only keeps identifiers of different things apart at compile time.
+public struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConvertible {
+    public let high: UInt64
+    public let low: UInt64
+
+    public init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    /// - Parameters:
+    ///   - milliseconds: Unix time; the low 48 bits count.
+    ///   - random: the 80 random bits are the low 16 of `random.0` and all of `random.1`.
+    public init(milliseconds: UInt64, random: (UInt64, UInt64)) {
+        high = (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | (random.0 & 0xFFFF)
+        low = random.1
+    }
+
+    /// The 26-character form, in either case; `nil` for anything else.
+    public init?(_ text: some StringProtocol) {
+        let characters = text.utf8
+        guard characters.count == 26, let first = characters.first, first >= 0x30, first <= 0x37 else { return nil }
+        var high: UInt64 = 0
+        var low: UInt64 = 0
+        for character in characters {
+            guard let value = Crockford.value(of: character) else { return nil }
+            high = high << 5 | low >> 59
+            low = low << 5 | UInt64(value)
+        }
+        self.init(high: high, low: low)
+    }
+
+    /// Sixteen bytes, big-endian, as in the database; `nil` for any other count.
+    public init?(bytes: [UInt8]) {
+        guard bytes.count == 16 else { return nil }
+        high = bytes[0..<8].reduce(0) { $0 << 8 | UInt64($1) }
+        low = bytes[8..<16].reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    public var bytes: [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: 16) { buffer, count in
+            for index in 0..<8 {
+                buffer[index] = UInt8(truncatingIfNeeded: high >> UInt64(56 - 8 * index))
+                buffer[index + 8] = UInt8(truncatingIfNeeded: low >> UInt64(56 - 8 * index))
+            }
+            count = 16
+        }
+    }
+
+    public var description: String {
+        String(unsafeUninitializedCapacity: 26) { buffer in
+            var high = high
+            var low = low
+            for index in stride(from: 25, through: 0, by: -1) {
+                buffer[index] = Crockford.character(of: UInt8(low & 31))
+                low = low >> 5 | high << 59
+                high >>= 5
+            }
+            return 26
+        }
+    }
+
+    public static func < (a: Self, b: Self) -> Bool { (a.high, a.low) < (b.high, b.low) }
+}
+
+public enum ClientKind: Sendable {}
+public enum CommandKind: Sendable {}
+
+/// A machine in the registry.
+public typealias ClientID = Identifier<ClientKind>
+/// One accepted command, whatever the number of its targets.
+public typealias CommandID = Identifier<CommandKind>
+
+private enum Crockford {
+    /// The digits without I, L, O and U.
+    static func character(of value: UInt8) -> UInt8 {
+        switch value {
+        case 0...9: 0x30 + value
+        case 10...17: 0x41 + (value - 10)  // A … H
+        case 18, 19: 0x4A + (value - 18)  // J K
+        case 20, 21: 0x4D + (value - 20)  // M N
+        case 22...26: 0x50 + (value - 22)  // P … T
+        default: 0x56 + (value - 27)  // V … Z
+        }
+    }
+
+    static func value(of character: UInt8) -> UInt8? {
+        switch character & 0xDF {
+        case 0x10...0x19 where character < 0x3A: character - 0x30
+        case 0x41...0x48: (character & 0xDF) - 0x41 + 10
+        case 0x4A, 0x4B: (character & 0xDF) - 0x4A + 18
+        case 0x4D, 0x4E: (character & 0xDF) - 0x4D + 20
+        case 0x50...0x54: (character & 0xDF) - 0x50 + 22
+        case 0x56...0x5A: (character & 0xDF) - 0x56 + 27
+        default: nil
+        }
+    }
+}

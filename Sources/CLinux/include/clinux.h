@@ -1,0 +1,7 @@
+// What Swift cannot call on Linux by itself. One header per topic; each function says why it exists.
+#ifndef CM_CLINUX_H
+#define CM_CLINUX_H
+
+#include "clinux_epoll.h"
+
+#endif

@@ -1,0 +1,25 @@
+// epoll and eventfd: not part of Swift's Glibc module (sys/epoll.h and sys/eventfd.h are not in its map).
+#ifndef CM_CLINUX_EPOLL_H
+#define CM_CLINUX_EPOLL_H
+
+#include <stdint.h>
+#include <sys/epoll.h>
+
+/// `EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET` as one constant: the enum's bit 31 does not fit Swift's Int32 import.
+static inline uint32_t cm_epoll_all_edges(void) { return EPOLLIN | EPOLLOUT | EPOLLRDHUP | (uint32_t)EPOLLET; }
+static inline uint32_t cm_epoll_read_level(void) { return EPOLLIN; }
+
+int cm_epoll_create(void);
+/// Registers `fd` once; `context` comes back with each event. 0 or -errno.
+int cm_epoll_add(int epoll, int fd, uint32_t events, void *context);
+int cm_epoll_remove(int epoll, int fd);
+/// Waits at most `timeout_ms` (-1: for ever). The number of events, or -errno.
+int cm_epoll_wait(int epoll, struct epoll_event *events, int capacity, int timeout_ms);
+/// epoll_event is packed with a union; Swift reads the pointer member through this.
+static inline void *cm_epoll_context(const struct epoll_event *event) { return event->data.ptr; }
+/// A non-blocking, close-on-exec eventfd.
+int cm_eventfd(void);
+int cm_eventfd_signal(int fd);
+int cm_eventfd_drain(int fd);
+
+#endif

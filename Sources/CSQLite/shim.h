@@ -1,0 +1,17 @@
+// SQLite 3 as Swift sees it. SQLITE_TRANSIENT is a cast macro, which Swift does not import.
+#ifndef CM_CSQLITE_SHIM_H
+#define CM_CSQLITE_SHIM_H
+
+#include <sqlite3.h>
+
+/// Binds bytes that SQLite copies before the call returns.
+static inline int cm_sqlite_bind_blob_copy(sqlite3_stmt *statement, int index, const void *bytes, int count) {
+    return sqlite3_bind_blob(statement, index, bytes, count, SQLITE_TRANSIENT);
+}
+
+/// Binds UTF-8 text that SQLite copies before the call returns.
+static inline int cm_sqlite_bind_text_copy(sqlite3_stmt *statement, int index, const char *text, int count) {
+    return sqlite3_bind_text(statement, index, text, count, SQLITE_TRANSIENT);
+}
+
+#endif
