@@ -1,1 +1,1 @@
-// Placeholder until the first slice of Reactor lands.
+import CLinux
