@@ -3,5 +3,6 @@
 #define CM_CLINUX_H
 
 #include "clinux_epoll.h"
+#include "clinux_thread.h"
 
 #endif

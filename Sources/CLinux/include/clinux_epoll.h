@@ -2,6 +2,7 @@
 #ifndef CM_CLINUX_EPOLL_H
 #define CM_CLINUX_EPOLL_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 
@@ -15,8 +16,10 @@ int cm_epoll_add(int epoll, int fd, uint32_t events, void *context);
 int cm_epoll_remove(int epoll, int fd);
 /// Waits at most `timeout_ms` (-1: for ever). The number of events, or -errno.
 int cm_epoll_wait(int epoll, struct epoll_event *events, int capacity, int timeout_ms);
-/// epoll_event is packed with a union; Swift reads the pointer member through this.
-static inline void *cm_epoll_context(const struct epoll_event *event) { return event->data.ptr; }
+/// epoll_event is packed to 12 bytes on x86-64, which Swift's stride does not follow: an array of them is only walked in C.
+static inline void *cm_epoll_context(const struct epoll_event *events, int index) { return events[index].data.ptr; }
+static inline uint32_t cm_epoll_events(const struct epoll_event *events, int index) { return events[index].events; }
+static inline size_t cm_epoll_array_bytes(int capacity) { return sizeof(struct epoll_event) * (size_t)capacity; }
 /// A non-blocking, close-on-exec eventfd.
 int cm_eventfd(void);
 int cm_eventfd_signal(int fd);
