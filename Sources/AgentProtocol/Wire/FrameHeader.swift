@@ -1,0 +1,141 @@
+/// What a frame is. Numbers are the wire's; Docs/agent-protocol.md describes each payload.
+public enum FrameKind: UInt8, Sendable, CaseIterable {
+    // Handshake, JSON payloads.
+    case challenge = 0x01
+    case hello = 0x02
+    case coreProof = 0x03
+    case agentProof = 0x04
+    case accepted = 0x05
+    case pending = 0x06
+    case refused = 0x07
+    /// The rest of the connection is sealed (only `via-proxy`): the payload is one sealed frame sequence.
+    case sealed = 0x08
+
+    // The link itself, channel 0.
+    case beat = 0x10
+    case beatAnswer = 0x11
+    case facts = 0x12
+    case close = 0x13
+    case move = 0x14
+
+    // What an agent still holds after a (re)connect, channel 0 except `decision`.
+    case report = 0x20
+    case reportsEnd = 0x21
+    case decision = 0x22
+
+    // Channels.
+    case open = 0x30
+    case started = 0x31
+    case data = 0x32
+    case credit = 0x33
+    case exit = 0x34
+    case exitAcknowledged = 0x35
+    case cancel = 0x36
+}
+
+/// What runs on a channel: the flags of an `open` frame. Numbers 2 to 4 are kept for PTY, file and private file.
+public enum ChannelKind: UInt8, Sendable, CaseIterable {
+    case execution = 1
+}
+
+/// In which order frames leave when the link is busy. A lower number is never behind a higher one by more than what
+/// the socket already holds (`WireLimits.socketBacklogBytes`).
+public enum Lane: UInt8, Sendable, CaseIterable {
+    /// Heartbeat, cancel, credit, acknowledgement, exit: needs no credit.
+    case control = 0
+    /// A person waits for it.
+    case interactive = 1
+    case bulk = 2
+}
+
+/// The fixed 20 bytes before each payload, little-endian.
+public struct FrameHeader: Sendable, Equatable {
+    public static let byteCount = 20
+
+    public var kind: FrameKind
+    public var flags: UInt8
+    /// 0 is the link itself.
+    public var channel: UInt32
+    /// An offset, a time or an identifier, by kind.
+    public var offset: UInt64
+    /// Of the payload.
+    public var length: UInt32
+
+    public init(_ kind: FrameKind, flags: UInt8 = 0, channel: UInt32 = 0, offset: UInt64 = 0, length: UInt32 = 0) {
+        self.kind = kind
+        self.flags = flags
+        self.channel = channel
+        self.offset = offset
+        self.length = length
+    }
+}
+
+/// Bounds of version 1. Both sides check what they receive against them.
+public enum WireLimits {
+    /// Of one `data` payload, so that a control frame is never behind more than this per frame.
+    public static let dataBytes = 16 * 1_024
+    /// Of a JSON control payload other than facts.
+    public static let controlBytes = 16 * 1_024
+    public static let factsBytes = 64 * 1_024
+    /// Of an `open` payload: arguments, script and standard input together.
+    public static let openBytes = 1 << 20
+    /// Of one WebSocket message to the core, and to an agent.
+    public static let messageBytesToCore = factsBytes + FrameHeader.byteCount
+    public static let messageBytesToAgent = openBytes + FrameHeader.byteCount
+    /// Bytes an agent may send on a stream before the first `credit` frame of the channel.
+    public static let initialWindowBytes: UInt64 = 64 * 1_024
+    /// Open channels of one link; the core says its own number in `accepted`, up to this.
+    public static let channels = 1_024
+    /// Reports of one link. An agent that holds more executions reports the oldest and the rest after these ended.
+    public static let reports = 4_096
+    /// Bulk data is handed to the socket only while less than this waits there.
+    public static let socketBacklogBytes = 64 * 1_024
+    public static let refusalCodeBytes = 64
+    public static let refusalTextBytes = 4_096
+    /// Arguments, environment variables, …
+    public static let listCount = 4_096
+
+    /// The largest payload of a kind.
+    public static func payloadBytes(_ kind: FrameKind) -> Int {
+        switch kind {
+        case .challenge, .hello, .coreProof, .agentProof, .accepted, .pending, .refused, .close, .move: controlBytes
+        case .facts: factsBytes
+        case .open: openBytes
+        case .data: dataBytes
+        case .beatAnswer: BeatAnswer.byteCount
+        case .report: ExecutionReport.headBytes + ExitRecord.maximumBytes
+        case .exit: ExitRecord.maximumBytes
+        case .decision: ResumeDecision.byteCount
+        case .sealed: openBytes + FrameHeader.byteCount + 16
+        case .beat, .reportsEnd, .started, .credit, .exitAcknowledged, .cancel: 0
+        }
+    }
+}
+
+/// The peer broke the protocol. The link is closed with the code; the detail says which value was wrong.
+public struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
+    public enum Code: String, Sendable, CaseIterable {
+        /// Cut short, trailing bytes, a reserved field that is not zero, text that is not UTF-8.
+        case malformed = "protocol-malformed"
+        case unknownKind = "protocol-unknown-kind"
+        /// Known, but not now or not from this side.
+        case unexpected = "protocol-unexpected"
+        case oversize = "protocol-oversize"
+        /// No such channel, or one that has ended.
+        case foreignChannel = "protocol-foreign-channel"
+        /// A gap, an overlap, or bytes beyond the announced end.
+        case wrongOffset = "protocol-wrong-offset"
+        case creditExceeded = "protocol-credit-exceeded"
+        case tooManyChannels = "protocol-too-many-channels"
+        case duplicate = "protocol-duplicate"
+    }
+    public var code: Code
+    public var detail: String
+
+    public init(_ code: Code, _ detail: String) {
+        self.code = code
+        self.detail = detail
+    }
+
+    public var description: String { "\(code.rawValue): \(detail)" }
+}

@@ -1,0 +1,130 @@
+/// The payload of `open` with channel kind execution: a fixed head of 72 bytes, then counted fields.
+///
+/// Binary because every command crosses here: a JSON form cost four times as much to write and read.
+extension Order {
+    private struct Presence: OptionSet {
+        let rawValue: UInt8
+        static let standardInput = Presence(rawValue: 1)
+        static let workingDirectory = Presence(rawValue: 2)
+        static let user = Presence(rawValue: 4)
+        static let timeout = Presence(rawValue: 8)
+        static let memoryLimit = Presence(rawValue: 16)
+        static let processorLimit = Presence(rawValue: 32)
+        static let startBefore = Presence(rawValue: 64)
+        static let all = Presence(rawValue: 127)
+    }
+
+    /// The payload that `write` makes, in bytes; an order above `WireLimits.openBytes` is refused before it is sent.
+    public var encodedBytes: Int {
+        func list(_ values: [String]) -> Int { values.reduce(4) { $0 + 4 + $1.utf8.count } }
+        var count = 72
+        switch invocation {
+        case .argv(let arguments): count += list(arguments)
+        case .shell(let text): count += 4 + text.utf8.count
+        case .script(let interpreter, let body, let arguments):
+            count += list(interpreter) + 4 + body.count + list(arguments)
+        }
+        count += 4 + (standardInput?.count ?? 0)
+        count += environment.reduce(4) { $0 + 8 + $1.key.utf8.count + $1.value.utf8.count }
+        count += 4 + (workingDirectory?.utf8.count ?? 0) + 4 + (user?.utf8.count ?? 0)
+        return count + 4 + correlation.utf8.count
+    }
+
+    public func write(to writer: inout FrameWriter) {
+        var present = Presence()
+        if standardInput != nil { present.insert(.standardInput) }
+        if workingDirectory != nil { present.insert(.workingDirectory) }
+        if user != nil { present.insert(.user) }
+        if timeoutMilliseconds != nil { present.insert(.timeout) }
+        if memoryLimitBytes != nil { present.insert(.memoryLimit) }
+        if processorLimitMillis != nil { present.insert(.processorLimit) }
+        if startBefore != nil { present.insert(.startBefore) }
+
+        writer.identifier(command)
+        switch invocation {
+        case .argv: writer.u8(1)
+        case .shell: writer.u8(2)
+        case .script: writer.u8(3)
+        }
+        writer.u8(present.rawValue)
+        writer.u16(0)
+        writer.u32(0)
+        writer.u64(killGraceMilliseconds)
+        writer.u64(outputLimitBytes)
+        writer.u64(timeoutMilliseconds ?? 0)
+        writer.u64(memoryLimitBytes ?? 0)
+        writer.u64(processorLimitMillis ?? 0)
+        writer.u64(startBefore ?? 0)
+        switch invocation {
+        case .argv(let arguments): writer.textList(arguments)
+        case .shell(let text): writer.longText(text)
+        case .script(let interpreter, let body, let arguments):
+            writer.textList(interpreter)
+            writer.u32(UInt32(body.count))
+            writer.raw(body)
+            writer.textList(arguments)
+        }
+        writer.u32(UInt32(standardInput?.count ?? 0))
+        if let standardInput { writer.raw(standardInput) }
+        writer.u32(UInt32(environment.count))
+        for (name, value) in environment {
+            writer.longText(name)
+            writer.longText(value)
+        }
+        writer.longText(workingDirectory ?? "")
+        writer.longText(user ?? "")
+        writer.longText(correlation)
+    }
+
+    public init(reading bytes: borrowing RawSpan) throws(WireError) {
+        var reader = ByteReader()
+        let command: CommandID = try reader.identifier(bytes)
+        let form = try reader.u8(bytes)
+        let present = Presence(rawValue: try reader.u8(bytes))
+        guard present.isSubset(of: .all), try reader.u16(bytes) == 0, try reader.u32(bytes) == 0 else {
+            throw WireError(.malformed, "an order sets reserved bits")
+        }
+        let grace = try reader.u64(bytes)
+        let outputLimit = try reader.u64(bytes)
+        let timeout = try reader.u64(bytes)
+        let memoryLimit = try reader.u64(bytes)
+        let processorLimit = try reader.u64(bytes)
+        let startBefore = try reader.u64(bytes)
+        let invocation: Invocation
+        switch form {
+        case 1: invocation = .argv(try reader.textList(bytes))
+        case 2: invocation = .shell(try reader.longText(bytes))
+        case 3:
+            let interpreter = try reader.textList(bytes)
+            let body = try reader.array(bytes, count: Int(try reader.u32(bytes)))
+            invocation = .script(interpreter: interpreter, body: body, arguments: try reader.textList(bytes))
+        default: throw WireError(.malformed, "invocation form \(form) is not 1 (argv), 2 (shell) or 3 (script)")
+        }
+        let input = try reader.array(bytes, count: Int(try reader.u32(bytes)))
+        let variables = Int(try reader.u32(bytes))
+        guard variables <= WireLimits.listCount else {
+            throw WireError(
+                .oversize, "\(variables) environment variables; at most \(WireLimits.listCount) are allowed")
+        }
+        var environment: [String: String] = [:]
+        for _ in 0..<variables {
+            let name = try reader.longText(bytes)
+            guard environment.updateValue(try reader.longText(bytes), forKey: name) == nil else {
+                throw WireError(.duplicate, "environment variable \(name.prefix(100)) appears twice")
+            }
+        }
+        let directory = try reader.longText(bytes)
+        let user = try reader.longText(bytes)
+        let correlation = try reader.longText(bytes)
+        try reader.end(bytes)
+        self.init(
+            command: command, invocation: invocation,
+            standardInput: present.contains(.standardInput) ? input : nil, environment: environment,
+            workingDirectory: present.contains(.workingDirectory) ? directory : nil,
+            user: present.contains(.user) ? user : nil,
+            timeoutMilliseconds: present.contains(.timeout) ? timeout : nil, killGraceMilliseconds: grace,
+            outputLimitBytes: outputLimit, memoryLimitBytes: present.contains(.memoryLimit) ? memoryLimit : nil,
+            processorLimitMillis: present.contains(.processorLimit) ? processorLimit : nil, correlation: correlation,
+            startBefore: present.contains(.startBefore) ? startBefore : nil)
+    }
+}
