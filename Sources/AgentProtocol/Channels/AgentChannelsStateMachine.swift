@@ -12,8 +12,6 @@ public struct AgentChannelsStateMachine: Sendable {
         case cancel(CommandID)
         /// The core has recorded the end, or never knew the command.
         case forget(CommandID)
-        /// A channel kind that this agent does not run; it has been answered with an exit that says so.
-        case unsupported(channel: UInt32, kind: UInt8)
     }
 
     /// A piece of kept output that may be sent now.
@@ -97,7 +95,7 @@ public struct AgentChannelsStateMachine: Sendable {
             throw WireError(.duplicate, "channel \(header.channel) is opened while it is open")
         }
         guard header.flags == ChannelKind.execution.rawValue else {
-            return .unsupported(channel: header.channel, kind: header.flags)
+            throw WireError(.unexpected, "channel kind \(header.flags) is not among the features of this link")
         }
         let order = try Order(reading: payload)
         guard index(of: order.command) == nil else {

@@ -1,6 +1,6 @@
 /// The payload of `open` with channel kind execution: a fixed head of 72 bytes, then counted fields.
 ///
-/// Binary because every command crosses here: a JSON form cost four times as much to write and read.
+/// Binary because every command crosses here twice.
 extension Order {
     private struct Presence: OptionSet {
         let rawValue: UInt8
