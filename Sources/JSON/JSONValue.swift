@@ -1,3 +1,6 @@
+// The standard library's Double refers to libm, which is linked only where this is imported.
+import Glibc
+
 /// A whole JSON value in memory. For large or hot texts read with `JSONReader` instead.
 ///
 /// A number is `.integer` exactly when its text has neither fraction nor exponent; integers outside Int64 are refused by
