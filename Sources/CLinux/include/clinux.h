@@ -3,6 +3,7 @@
 #define CM_CLINUX_H
 
 #include "clinux_epoll.h"
+#include "clinux_errors.h"
 #include "clinux_thread.h"
 
 #endif
