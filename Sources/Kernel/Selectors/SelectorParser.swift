@@ -191,18 +191,10 @@ struct SelectorParser {
         }
     }
 
-    private static func endsWord(_ byte: UInt8) -> Bool {
-        switch byte {
-        case 0...0x20, 0x7F: true
-        case 0x21, 0x22, 0x28, 0x29, 0x2C, 0x3C, 0x3D, 0x3E: true  // ! " ( ) , < = >
-        default: false
-        }
-    }
-
     /// A run of bytes up to a space or an operator, and the space after it. May be empty.
     private mutating func takeBareWord() -> String {
         let start = position
-        while position < bytes.count, !Self.endsWord(bytes[position]) { position += 1 }
+        while position < bytes.count, !SelectorSyntax.endsWord(bytes[position]) { position += 1 }
         let word = String(decoding: bytes[start..<position], as: UTF8.self)
         skipSpace()
         return word
@@ -212,7 +204,7 @@ struct SelectorParser {
     private mutating func takeWord(_ word: String) -> Bool {
         let end = position + word.utf8.count
         guard end <= bytes.count, bytes[position..<end].elementsEqual(word.utf8),
-            end == bytes.count || Self.endsWord(bytes[end])
+            end == bytes.count || SelectorSyntax.endsWord(bytes[end])
         else { return false }
         position = end
         skipSpace()

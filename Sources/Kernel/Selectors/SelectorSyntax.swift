@@ -50,6 +50,15 @@ public enum SelectorSyntax {
         return nil
     }
 
+    /// Whether a bare word ends before this byte: spaces, control characters and operators.
+    static func endsWord(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0...0x20, 0x7F: true
+        case 0x21, 0x22, 0x28, 0x29, 0x2C, 0x3C, 0x3D, 0x3E: true  // ! " ( ) , < = >
+        default: false
+        }
+    }
+
     static func isLower(_ byte: UInt8) -> Bool { byte >= 0x61 && byte <= 0x7A }
     static func isDigit(_ byte: UInt8) -> Bool { byte >= 0x30 && byte <= 0x39 }
     /// a-z 0-9 . _ - /
