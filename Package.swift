@@ -17,16 +17,28 @@ func program(_ name: String, _ dependencies: [Target.Dependency], linker: [Linke
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict, linkerSettings: sharedOpenSSL)
 }
 
+/// COpenSSL's module map names no library: each program says how it carries OpenSSL.
+let sharedOpenSSL: [LinkerSetting] = [.linkedLibrary("ssl"), .linkedLibrary("crypto")]
+
 /// A shipped tree finds the Swift runtime beside itself (`make stage`).
-let relocatable: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-rpath=$ORIGIN/../lib"])]
+let relocatable: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-rpath=$ORIGIN/../lib"])] + sharedOpenSSL
+
+/// The agent is one file for any x86_64 Linux: Swift's runtime and OpenSSL inside, only glibc, libgcc_s and libstdc++
+/// from outside.
+let selfContained: [LinkerSetting] = [
+    .unsafeFlags([
+        "-static-stdlib", "-Xlinker", "-l:libssl.a", "-Xlinker", "-l:libcrypto.a", "-Xlinker", "--as-needed",
+        "-Xlinker", "--no-export-dynamic",
+    ])
+]
 
 let package = Package(
     name: "client-manager",
     targets: [
-        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .target(name: "CLinux", cSettings: [.unsafeFlags(["-Wall", "-Wextra"])]),
         .target(name: "CFloor", dependencies: ["COpenSSL"], cSettings: [.unsafeFlags(["-O2", "-Wall", "-Wextra"])]),
@@ -49,7 +61,7 @@ let package = Package(
         program(
             "client-manager",
             ["API", "Web", "Kernel", "Transport", "System", "Reactor", "JSON", "Program"], linker: relocatable),
-        program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: relocatable),
+        program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: selfContained),
         program("cm-swarm", ["Agent", "Reactor", "JSON", "Program"], linker: relocatable),
         program("cmctl", ["OperatorClient", "Program"], linker: relocatable),
         program(
