@@ -1,4 +1,4 @@
-// SQLite 3 as Swift sees it. SQLITE_TRANSIENT is a cast macro, which Swift does not import.
+// SQLite 3 as Swift sees it. SQLITE_TRANSIENT is a cast macro and sqlite3_config is variadic: Swift imports neither.
 #ifndef CM_CSQLITE_SHIM_H
 #define CM_CSQLITE_SHIM_H
 
@@ -12,6 +12,14 @@ static inline int cm_sqlite_bind_blob_copy(sqlite3_stmt *statement, int index, c
 /// Binds UTF-8 text that SQLite copies before the call returns.
 static inline int cm_sqlite_bind_text_copy(sqlite3_stmt *statement, int index, const char *text, int count) {
     return sqlite3_bind_text(statement, index, text, count, SQLITE_TRANSIENT);
+}
+
+/// Once, before the first connection: no locks inside connections (each is used by one thread), and no global memory
+/// statistics, whose lock all connections would share.
+static inline int cm_sqlite_prepare_library(void) {
+    sqlite3_config(SQLITE_CONFIG_MULTITHREAD);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    return sqlite3_initialize();
 }
 
 #endif

@@ -1,0 +1,2 @@
+/// The audit trail. Writing is `Transaction.audit`.
+public enum Audit {}

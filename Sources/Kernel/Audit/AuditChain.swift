@@ -1,0 +1,63 @@
+import Crypto
+import Reactor
+
+/// The last link of the chain.
+struct AuditHead: Equatable {
+    var sequence: UInt64 = 0
+    var milliseconds: UInt64 = 0
+    var hash = SHA256.Digest.zero
+}
+
+/// Appends records. Belongs to the writer thread; a rolled-back request gets its `head` put back.
+final class AuditChain {
+    var head: AuditHead
+    private var hasher = AuditHasher()
+
+    /// Goes on after the last record, or after the last signed checkpoint if that is further: then records are
+    /// missing, and the gap stays visible for ever instead of being filled with other records.
+    init(_ connection: Connection) throws(StoreError) {
+        head = AuditHead()
+        let reader = Reader(access: StoreAccess(connection: connection))
+        let record = try reader.first(
+            "SELECT sequence, time_ms, hash FROM audit_records ORDER BY sequence DESC LIMIT 1", row: Self.head)
+        let checkpoint = try reader.first(
+            "SELECT sequence, time_ms, hash FROM audit_checkpoints ORDER BY sequence DESC LIMIT 1", row: Self.head)
+        if let record { head = record }
+        if let checkpoint, checkpoint.sequence > head.sequence { head = checkpoint }
+    }
+
+    private static func head(_ row: borrowing Row) throws(StoreError) -> AuditHead {
+        AuditHead(
+            sequence: row.unsigned(0), milliseconds: row.unsigned(1),
+            hash: SHA256.Digest(bytes: row.bytes(2)) ?? .zero)
+    }
+
+    func append(_ record: AuditRecord, to transaction: borrowing Transaction) throws(StoreError) -> UInt64 {
+        let entry = AuditEntry(
+            record, sequence: head.sequence + 1, milliseconds: max(unixMilliseconds(), head.milliseconds))
+        let hash = hasher.hash(entry, after: head.hash)
+        try transaction.run(
+            "INSERT INTO audit_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            entry.sequence, entry.milliseconds, entry.actorKind, entry.actor, entry.address, entry.correlation,
+            entry.action, entry.target, entry.clients, entry.outcome, entry.reason, entry.detail, hash)
+        head = AuditHead(sequence: entry.sequence, milliseconds: entry.milliseconds, hash: hash)
+        return entry.sequence
+    }
+}
+
+extension Transaction {
+    /// Writes the record of an act together with the act: both are durable, or neither is.
+    /// - Returns: the record's sequence number.
+    @discardableResult
+    public func audit(_ record: AuditRecord) throws(StoreError) -> UInt64 {
+        try chain.append(record, to: self)
+    }
+}
+
+extension SHA256.Digest: StoreValue {
+    public func bind(to statement: borrowing BoundStatement, at index: Int32) {
+        withUnsafeBytes(of: self) { statement.bind($0, at: index) }
+    }
+    /// What stands before the first record.
+    static var zero: SHA256.Digest { SHA256.Digest(bytes: [UInt8](repeating: 0, count: 32)) ?? SHA256.digest([]) }
+}

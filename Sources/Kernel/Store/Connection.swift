@@ -1,0 +1,190 @@
+import CSQLite
+import Glibc
+import Reactor
+
+/// One SQLite connection with its cache of prepared statements. Not Sendable: it is made, used and closed on one
+/// thread (SQLite is opened without its own mutexes).
+final class Connection {
+    private let handle: OpaquePointer
+    /// Statements by the address of their literal: one literal, one statement, found without hashing text.
+    private var cache: [UInt: OpaquePointer] = [:]
+    /// `CLOCK_MONOTONIC` nanoseconds after which a running statement is ended; 0: never. See `limitReads`.
+    private var deadline: UInt64 = 0
+
+    private var isClosed = false
+
+    enum Mode { case writer, reader, checkpointer }
+
+    init(path: String, mode: Mode, options: StoreOptions) throws(StoreError) {
+        try Self.prepareLibrary()
+        var opened: OpaquePointer?
+        // A reader is opened for writing as well, or it could not make the shared-memory file of the WAL after a crash.
+        let flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE
+            | (mode == .writer ? SQLITE_OPEN_CREATE : 0)
+        let status = sqlite3_open_v2(path, &opened, flags, nil)
+        guard status == SQLITE_OK, let opened else {
+            let message = opened.map { String(cString: sqlite3_errmsg($0)) } ?? "no memory"
+            sqlite3_close_v2(opened)
+            throw Self.error(status, "opening \(path): \(message)", systemError: errno)
+        }
+        handle = opened
+        sqlite3_busy_timeout(handle, 5_000)
+        try execute("PRAGMA journal_mode = WAL")
+        try execute("PRAGMA synchronous = \(options.synchronous.rawValue)")
+        try execute("PRAGMA foreign_keys = ON")
+        try execute("PRAGMA temp_store = MEMORY")
+        // Checkpoints are a thread's job, see Checkpointer; SQLite cuts a log that outgrew this when it starts over.
+        try execute("PRAGMA wal_autocheckpoint = 0")
+        try execute("PRAGMA journal_size_limit = \(options.walBytesToKeep)")
+        try execute("PRAGMA cache_size = -\(mode == .writer ? options.writerCacheKiB : options.readerCacheKiB)")
+        if mode == .reader { try execute("PRAGMA query_only = ON") }
+        if let pages = options.maximumPages, mode == .writer { try execute("PRAGMA max_page_count = \(pages)") }
+    }
+
+    deinit { close() }
+
+    /// On the connection's thread; nothing may be called on it afterwards. Idempotent.
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        for statement in cache.values { sqlite3_finalize(statement) }
+        cache = [:]
+        sqlite3_close_v2(handle)
+    }
+
+    private static let libraryStatus = cm_sqlite_prepare_library()
+    private static func prepareLibrary() throws(StoreError) {
+        guard libraryStatus == SQLITE_OK else {
+            throw .failed(code: libraryStatus, message: "SQLite could not be initialised")
+        }
+    }
+
+    // MARK: Statements
+
+    /// Runs SQL without values and without rows.
+    func execute(_ sql: String) throws(StoreError) {
+        let status = sqlite3_exec(handle, sql, nil, nil, nil)
+        guard status == SQLITE_OK else { throw error(status) }
+    }
+
+    /// Lends the cached statement of a literal and resets it afterwards, so that it holds no lock and no big value.
+    @inline(__always)
+    func withStatement<Result>(
+        _ sql: StaticString, _ body: (OpaquePointer) throws(StoreError) -> Result
+    ) throws(StoreError) -> Result {
+        let key = UInt(bitPattern: sql.utf8Start)
+        let statement: OpaquePointer
+        if let cached = cache[key] {
+            statement = cached
+        } else {
+            statement = try prepare(sql.utf8Start, sql.utf8CodeUnitCount, SQLITE_PREPARE_PERSISTENT)
+            cache[key] = statement
+        }
+        // A body may run the same literal again while it stands on a row of it: that use gets a statement of its own.
+        guard sqlite3_stmt_busy(statement) == 0 else {
+            let own = try prepare(sql.utf8Start, sql.utf8CodeUnitCount, 0)
+            defer { sqlite3_finalize(own) }
+            return try body(own)
+        }
+        defer { sqlite3_reset(statement) }
+        return try body(statement)
+    }
+
+    /// Prepares, lends and finalizes a statement whose text was put together at run time.
+    func withStatement<Result>(
+        text sql: String, _ body: (OpaquePointer) throws(StoreError) -> Result
+    ) throws(StoreError) -> Result {
+        var sql = sql
+        var statement: OpaquePointer?
+        let status = sql.withUTF8 { utf8 -> Int32 in
+            guard let base = utf8.baseAddress else { return SQLITE_MISUSE }
+            return base.withMemoryRebound(to: CChar.self, capacity: utf8.count) {
+                sqlite3_prepare_v3(handle, $0, Int32(clamping: utf8.count), 0, &statement, nil)
+            }
+        }
+        guard status == SQLITE_OK, let statement else { throw error(status) }
+        defer { sqlite3_finalize(statement) }
+        return try body(statement)
+    }
+
+    private func prepare(_ sql: UnsafePointer<UInt8>, _ count: Int, _ flags: Int32) throws(StoreError) -> OpaquePointer {
+        var statement: OpaquePointer?
+        let status = sql.withMemoryRebound(to: CChar.self, capacity: count) {
+            sqlite3_prepare_v3(handle, $0, Int32(clamping: count), UInt32(flags), &statement, nil)
+        }
+        guard status == SQLITE_OK, let statement else { throw error(status) }
+        return statement
+    }
+
+    /// True when the statement stands on a row, false when it is done.
+    @inline(__always)
+    func step(_ statement: OpaquePointer) throws(StoreError) -> Bool {
+        let status = sqlite3_step(statement)
+        if status == SQLITE_ROW { return true }
+        if status == SQLITE_DONE { return false }
+        throw error(status)
+    }
+
+    var changes: Int { Int(sqlite3_changes64(handle)) }
+    var totalChanges: Int64 { sqlite3_total_changes64(handle) }
+    var lastInsertedRow: Int64 { sqlite3_last_insert_rowid(handle) }
+    /// False after SQLite itself has rolled a transaction back.
+    var isInTransaction: Bool { sqlite3_get_autocommit(handle) == 0 }
+
+    // MARK: Limits and log
+
+    /// Ends any statement of this connection that runs beyond `deadline`.
+    func limitReads() {
+        sqlite3_progress_handler(handle, 10_000, { context in
+            guard let context else { return 0 }
+            return Unmanaged<Connection>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.isOverdue ? 1 : 0 }
+        }, Unmanaged.passUnretained(self).toOpaque())
+    }
+
+    func setDeadline(_ nanoseconds: UInt64) { deadline = nanoseconds }
+    private var isOverdue: Bool { deadline != 0 && monotonicNanoseconds() > deadline }
+
+    /// Moves what it can from the log into the database without waiting for anybody.
+    /// - Returns: pages in the log, and how many of them are in the database now.
+    func checkpoint(_ mode: Int32 = SQLITE_CHECKPOINT_PASSIVE) throws(StoreError) -> (log: Int, moved: Int) {
+        var log: Int32 = 0
+        var moved: Int32 = 0
+        let status = sqlite3_wal_checkpoint_v2(handle, nil, mode, &log, &moved)
+        guard status == SQLITE_OK || status & 0xFF == SQLITE_BUSY else { throw error(status) }
+        return (Int(log), Int(moved))
+    }
+
+    /// Has SQLite report the pages in the log after each commit. `counter` must outlive the connection.
+    func countLogPages(into counter: UnsafeMutablePointer<Int32>) {
+        sqlite3_wal_hook(handle, { context, _, _, pages in
+            context?.assumingMemoryBound(to: Int32.self).pointee = pages
+            return SQLITE_OK
+        }, counter)
+    }
+
+    /// Copies the whole database into a new file, as of one moment, while others write.
+    func copy(to path: String) throws(StoreError) {
+        try withStatement(text: "VACUUM INTO ?") { (statement) throws(StoreError) in
+            BoundStatement(handle: statement).bind(path, at: 1)
+            _ = try step(statement)
+        }
+    }
+
+    // MARK: Errors
+
+    func error(_ status: Int32) -> StoreError {
+        Self.error(
+            status, String(cString: sqlite3_errmsg(handle)), systemError: sqlite3_system_errno(handle))
+    }
+
+    private static func error(_ status: Int32, _ message: String, systemError: Int32) -> StoreError {
+        switch status & 0xFF {
+        case SQLITE_FULL: .full
+        case SQLITE_IOERR where [ENOSPC, EDQUOT, EFBIG].contains(systemError): .full
+        case SQLITE_CONSTRAINT: .constraint(message)
+        case SQLITE_BUSY, SQLITE_LOCKED: .locked
+        case SQLITE_INTERRUPT: .tooSlow
+        default: .failed(code: status, message: message)
+        }
+    }
+}

@@ -1,0 +1,91 @@
+/// What both a transaction and a reader can do: run SELECTs. Helpers that only read take
+/// `_ store: borrowing some StoreReading & ~Copyable` and serve both.
+///
+/// Statements given as literals are prepared once per connection; `StoreQuery` is for text that is put together.
+public protocol StoreReading: ~Copyable {
+    var access: StoreAccess { get }
+}
+
+/// The connection behind a transaction or reader; nothing outside this folder can open it.
+public struct StoreAccess {
+    let connection: Connection
+}
+
+extension StoreReading where Self: ~Copyable {
+    /// Calls `body` for each row.
+    public func each<each Value: StoreValue>(
+        _ sql: StaticString, _ values: repeat each Value, row body: (borrowing Row) throws(StoreError) -> Void
+    ) throws(StoreError) {
+        let connection = access.connection
+        try connection.withStatement(sql) { (statement) throws(StoreError) in
+            bind(statement, repeat each values)
+            while try connection.step(statement) { try body(Row(handle: statement)) }
+        }
+    }
+
+    /// What `body` makes of the rows, in order.
+    public func all<each Value: StoreValue, Result>(
+        _ sql: StaticString, _ values: repeat each Value, row body: (borrowing Row) throws(StoreError) -> Result
+    ) throws(StoreError) -> [Result] {
+        var results: [Result] = []
+        try each(sql, repeat each values) { (row) throws(StoreError) in results.append(try body(row)) }
+        return results
+    }
+
+    /// What `body` makes of the first row; `nil` if there is none.
+    public func first<each Value: StoreValue, Result>(
+        _ sql: StaticString, _ values: repeat each Value, row body: (borrowing Row) throws(StoreError) -> Result
+    ) throws(StoreError) -> Result? {
+        let connection = access.connection
+        return try connection.withStatement(sql) { (statement) throws(StoreError) -> Result? in
+            bind(statement, repeat each values)
+            return try connection.step(statement) ? try body(Row(handle: statement)) : nil
+        }
+    }
+
+    /// True if there is at least one row.
+    public func exists<each Value: StoreValue>(
+        _ sql: StaticString, _ values: repeat each Value
+    ) throws(StoreError) -> Bool {
+        try first(sql, repeat each values) { (_) throws(StoreError) in true } ?? false
+    }
+
+    /// The first column of the first row as a number; 0 if there is no row.
+    public func count<each Value: StoreValue>(
+        _ sql: StaticString, _ values: repeat each Value
+    ) throws(StoreError) -> Int {
+        try first(sql, repeat each values) { (row) throws(StoreError) in row.int(0) } ?? 0
+    }
+
+    public func each(_ query: StoreQuery, row body: (borrowing Row) throws(StoreError) -> Void) throws(StoreError) {
+        let connection = access.connection
+        try connection.withStatement(text: query.sql) { (statement) throws(StoreError) in
+            let bound = BoundStatement(handle: statement)
+            for (index, value) in query.values.enumerated() { value.bind(to: bound, at: Int32(index + 1)) }
+            while try connection.step(statement) { try body(Row(handle: statement)) }
+        }
+    }
+
+    public func all<Result>(
+        _ query: StoreQuery, row body: (borrowing Row) throws(StoreError) -> Result
+    ) throws(StoreError) -> [Result] {
+        var results: [Result] = []
+        try each(query) { (row) throws(StoreError) in results.append(try body(row)) }
+        return results
+    }
+}
+
+@inline(__always)
+func bind<each Value: StoreValue>(_ statement: OpaquePointer, _ values: repeat each Value) {
+    let bound = BoundStatement(handle: statement)
+    var index: Int32 = 0
+    for value in repeat each values {
+        index += 1
+        value.bind(to: bound, at: index)
+    }
+}
+
+/// A consistent snapshot of the database for one short look. Lives on a reader thread.
+public struct Reader: ~Copyable, StoreReading {
+    public let access: StoreAccess
+}

@@ -1,0 +1,172 @@
+import Glibc
+import Kernel
+import Testing
+
+@Suite struct StoreTests {
+    @Test func aWriteThatReturnedIsThereAfterReopening() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        try await store.insert(1)
+        #expect(try await store.numbers() == [1])
+        store.close()
+        let again = try openStore(directory)
+        #expect(try await again.numbers() == [1])
+        again.close()
+    }
+
+    @Test func everyKindOfValueComesBackAsItWas() async throws {
+        let directory = TemporaryDirectory()
+        let store = try Store.open(directory: directory.path, migrations: [
+            Migration(area: "kinds", version: 1, sql: "CREATE TABLE kinds (i INTEGER, d REAL, t TEXT, b BLOB, n TEXT) STRICT")
+        ])
+        try await store.write { (transaction) throws(StoreError) in
+            _ = try transaction.run(
+                "INSERT INTO kinds VALUES (?, ?, ?, ?, ?)", Int64.min, 0.5, "grüß\u{0}e", [0, 255] as [UInt8],
+                nil as String?)
+            _ = try transaction.run("INSERT INTO kinds VALUES (?, ?, ?, ?, ?)", 0, 0.0, "", [] as [UInt8], "")
+        }
+        let rows = try await store.read { (reader) throws(StoreError) in
+            try reader.all("SELECT * FROM kinds") { (row) throws(StoreError) in
+                "\(row.integer(0)) \(row.double(1)) \(row.text(2)) \(row.bytes(3)) \(row.optionalText(4) ?? "nil")"
+            }
+        }
+        #expect(rows == ["\(Int64.min) 0.5 grüß\u{0}e [0, 255] nil", "0 0.0  [] "])
+        store.close()
+    }
+
+    @Test func aRefusedBodyLeavesNoTraceAndHarmsNobody() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        let outcomes = await withTaskGroup(of: (Int, Bool).self) { group in
+            for value in 0..<1_000 {
+                group.addTask {
+                    do {
+                        try await store.write { (transaction) throws(StoreError) in
+                            _ = try transaction.run("INSERT INTO numbers VALUES (?, 'x')", value)
+                            if value % 7 == 0 { throw .refused(.forbidden("a multiple of seven")) }
+                        }
+                        return (value, true)
+                    } catch {
+                        #expect((error as? Problem)?.status == 403)
+                        return (value, false)
+                    }
+                }
+            }
+            return await group.reduce(into: [Int]()) { if $1.1 { $0.append($1.0) } }
+        }
+        #expect(outcomes.sorted() == (0..<1_000).filter { $0 % 7 != 0 })
+        #expect(try await store.numbers() == outcomes.sorted())
+        store.close()
+    }
+
+    @Test func aBrokenRuleIsAConflict() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        try await store.insert(5)
+        await #expect(throws: Problem.self) { try await store.insert(5) }
+        #expect(try await store.numbers() == [5])
+        store.close()
+    }
+
+    @Test func aSecondCoreIsKeptOut() throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        let problem = #expect(throws: Problem.self) { _ = try openStore(directory) }
+        #expect(problem?.code == "data-directory-in-use")
+        store.close()
+    }
+
+    @Test func aNewerDatabaseIsRefused() throws {
+        let directory = TemporaryDirectory()
+        let newer = Migration(area: "numbers", version: 2, sql: "CREATE TABLE more (x INTEGER) STRICT")
+        try Store.open(directory: directory.path, migrations: [numbersMigration, newer]).close()
+        let problem = #expect(throws: Problem.self) { _ = try openStore(directory) }
+        #expect(problem?.detail.contains("numbers is at 2") == true)
+    }
+
+    @Test func aFailingMigrationLeavesTheDatabaseAsItWas() async throws {
+        let directory = TemporaryDirectory()
+        try openStore(directory).close()
+        let broken = Migration(area: "numbers", version: 2, sql: "CREATE TABLE more (x INTEGER) STRICT; CREATE TABLE numbers (y)")
+        #expect(throws: Problem.self) {
+            _ = try Store.open(directory: directory.path, migrations: [numbersMigration, broken])
+        }
+        let store = try openStore(directory)
+        try await store.insert(1)
+        store.close()
+    }
+
+    @Test func theFilesAreTheirOwnersAlone() throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        for name in ["core.sqlite3", "core.sqlite3-wal"] {
+            var status = stat()
+            #expect(stat(directory.path + "/" + name, &status) == 0)
+            #expect(status.st_mode & 0o077 == 0)
+        }
+        store.close()
+    }
+
+    @Test func aFullDatabaseRefusesTheLargeAndStillTakesTheSmall() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory) { $0.maximumPages = 64 }
+        let large = String(repeating: "x", count: 1 << 20)
+        let results = await withTaskGroup(of: Int.self) { group in
+            for value in 0..<20 {
+                group.addTask {
+                    do {
+                        try await store.insert(value, note: value == 10 ? large : "small")
+                        return 200
+                    } catch let problem as Problem { return problem.status } catch { return 0 }
+                }
+            }
+            return await group.reduce(into: [Int]()) { $0.append($1) }
+        }
+        #expect(results.sorted() == Array(repeating: 200, count: 19) + [507])
+        #expect(try await store.numbers() == Array(0..<10) + Array(11..<20))
+        store.close()
+    }
+
+    @Test func aClosedStoreRefuses() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        store.close()
+        let write = await #expect(throws: Problem.self) { try await store.insert(1) }
+        let read = await #expect(throws: Problem.self) { try await store.numbers() }
+        #expect(write?.status == 503 && read?.status == 503)
+    }
+
+    @Test func aSlowReadIsEnded() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory) { $0.readMilliseconds = 20 }
+        let problem = await #expect(throws: Problem.self) {
+            try await store.read { (reader) throws(StoreError) in
+                try reader.count("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+            }
+        }
+        #expect(problem?.code == "store-slow")
+        store.close()
+    }
+
+    @Test func whatIsBeyondTheQueueIsRefusedAndTheRestIsWritten() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory) { $0.maximumQueuedRequests = 8 }
+        let accepted = await withTaskGroup(of: Int?.self) { group in
+            for value in 0..<1_000 {
+                group.addTask {
+                    do {
+                        try await store.insert(value)
+                        return value
+                    } catch {
+                        #expect((error as? Problem)?.code == "store-busy")
+                        return nil
+                    }
+                }
+            }
+            return await group.reduce(into: [Int]()) { if let value = $1 { $0.append(value) } }
+        }
+        #expect(try await store.numbers() == accepted.sorted())
+        #expect(!accepted.isEmpty)
+        store.close()
+    }
+}
