@@ -1,4 +1,5 @@
 import AgentProtocol
+import Crypto
 
 /// The registry in memory: one row per client, indexed. A plain value; its owner serialises access.
 ///
@@ -7,18 +8,23 @@ import AgentProtocol
 struct FleetTable: Sendable {
     struct Row: Sendable {
         var id: ClientID
-        var key: Fingerprint
+        /// Of the SubjectPublicKeyInfo: what the registry knows a key by.
+        var key: SHA256.Digest
         var state: ClientState
         /// Shut out until an operator decides which of two machines with this identity is the right one.
         var isHeldBack = false
         /// Unix milliseconds; the same holds for the other times.
-        var stateSince: Int64
-        var enrolledAt: Int64
-        var lastSeen: Int64
+        var stateSince: UInt64
+        var enrolledAt: UInt64
+        var lastSeen: UInt64
         /// Counts the changes that operators make; part of the ETag.
         var revision: UInt64
         /// The last accepted epoch.
         var epoch: UInt64
+        /// When that epoch was accepted; 0 if it was before the core's start.
+        var admittedAt: UInt64 = 0
+        /// Machines with a copy of this identity that an operator ruled out; nearly always empty.
+        var excludedBoots: [String] = []
         /// Identifies the last report of facts, so that the same report is not written again.
         var factsHash: UInt64 = 0
         var memoryTotalKiB: UInt32 = 0
@@ -42,7 +48,7 @@ struct FleetTable: Sendable {
 
     private var freeSlots: [UInt32] = []
     private var slots: [ClientID: UInt32] = [:]
-    private var slotsByKey: [Fingerprint: UInt32] = [:]
+    private var slotsByKey: [SHA256.Digest: UInt32] = [:]
     private var states: [SlotSet] = Array(repeating: SlotSet(), count: ClientState.allCases.count)
 
     mutating func reserve(_ count: Int) {
@@ -55,7 +61,7 @@ struct FleetTable: Sendable {
     // MARK: Finding
 
     func slot(of id: ClientID) -> UInt32? { slots[id] }
-    func slot(of key: Fingerprint) -> UInt32? { slotsByKey[key] }
+    func slot(of key: SHA256.Digest) -> UInt32? { slotsByKey[key] }
     func row(_ slot: UInt32) -> Row? { rows[Int(slot)] }
     func row(of id: ClientID) -> Row? { slots[id].flatMap { rows[Int($0)] } }
     func count(of state: ClientState) -> Int { states[Self.place(state)].count }
@@ -108,13 +114,13 @@ struct FleetTable: Sendable {
         generation += 1
     }
 
-    mutating func noteBeat(_ slot: UInt32, _ sample: BeatSample, at milliseconds: Int64, totalKiB: UInt32) {
+    mutating func noteBeat(_ slot: UInt32, _ sample: BeatSample, at milliseconds: UInt64, totalKiB: UInt32) {
         rows[Int(slot)]?.lastSeen = milliseconds
         rows[Int(slot)]?.memoryTotalKiB = totalKiB
         rings.append(sample, to: slot)
     }
 
-    mutating func setState(_ state: ClientState, of slot: UInt32, at milliseconds: Int64) {
+    mutating func setState(_ state: ClientState, of slot: UInt32, at milliseconds: UInt64) {
         guard let old = rows[Int(slot)]?.state, old != state else { return }
         states[Self.place(old)].remove(slot)
         states[Self.place(state)].insert(slot)
@@ -123,7 +129,7 @@ struct FleetTable: Sendable {
         generation += 1
     }
 
-    mutating func setKey(_ key: Fingerprint, of slot: UInt32) {
+    mutating func setKey(_ key: SHA256.Digest, of slot: UInt32) {
         guard let old = rows[Int(slot)]?.key else { return }
         slotsByKey[old] = nil
         slotsByKey[key] = slot

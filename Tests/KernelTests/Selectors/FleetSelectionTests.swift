@@ -1,4 +1,5 @@
 import AgentProtocol
+import Crypto
 import Testing
 
 @testable import Kernel
@@ -52,9 +53,9 @@ struct SeededGenerator: RandomNumberGenerator {
         table.setFacts(facts, of: slot)
     }
 
-    static func fingerprint(_ number: UInt64) -> Fingerprint {
+    static func fingerprint(_ number: UInt64) -> SHA256.Digest {
         let bytes = (0..<32).map { $0 < 8 ? UInt8(truncatingIfNeeded: number >> UInt64(8 * $0)) : 0 }
-        return Fingerprint(bytes: bytes) ?? Fingerprint.zero
+        return SHA256.digest(bytes)
     }
 
     static func selectorText(_ random: inout SeededGenerator, depth: Int, _ clients: [SampleClient]) -> String {
