@@ -14,7 +14,7 @@ public struct EnrollmentToken: Sendable, Equatable, CustomStringConvertible {
 
     /// `nil` unless the secret has 32 bytes and the fingerprint 64 lower-case hexadecimal digits.
     public init?(secret: [UInt8], fingerprint: String) {
-        guard secret.count == 32, Fingerprint.isValid(fingerprint) else { return nil }
+        guard secret.count == 32, FingerprintText.isValid(fingerprint) else { return nil }
         self.secret = secret
         self.fingerprint = fingerprint
     }
@@ -41,8 +41,8 @@ public struct EnrollmentToken: Sendable, Equatable, CustomStringConvertible {
 }
 
 /// Lower-case hexadecimal SHA-256 of a SubjectPublicKeyInfo in DER.
-public enum Fingerprint {
-    public static func isValid(_ text: String) -> Bool {
+enum FingerprintText {
+    static func isValid(_ text: String) -> Bool {
         text.utf8.count == 64
             && text.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
     }
