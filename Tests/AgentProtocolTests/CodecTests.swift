@@ -51,11 +51,13 @@ func payload(_ body: (inout FrameWriter) -> Void) -> [UInt8] {
 
     @Test(arguments: Samples.outcomes) func exitAndReportComeBackWhole(outcome: Outcome) throws {
         let record = Samples.record(outcome)
-        #expect(try ExitRecord(reading: payload { record.write(to: &$0) }.span.bytes) == record)
+        let bytes = payload { record.write(to: &$0) }
+        #expect(try ExitRecord(reading: bytes.span.bytes) == record)
         for exit in [nil, record] {
             let report = ExecutionReport(
                 command: Samples.command, started: .yes, standardOutputBytes: 7, standardErrorBytes: .max, exit: exit)
-            #expect(try ExecutionReport(reading: payload { report.write(to: &$0) }.span.bytes) == report)
+            let bytes = payload { report.write(to: &$0) }
+            #expect(try ExecutionReport(reading: bytes.span.bytes) == report)
         }
     }
 
@@ -63,18 +65,21 @@ func payload(_ body: (inout FrameWriter) -> Void) -> [UInt8] {
         var forms = Samples.orders.map { order in payload { order.write(to: &$0) } }
         for bytes in forms {
             for count in 0..<bytes.count {
-                #expect(throws: WireError.self) { try Order(reading: Array(bytes[0..<count]).span.bytes) }
+                #expect(!isOrder(Array(bytes[0..<count])))
             }
-            #expect(throws: WireError.self) { try Order(reading: (bytes + [0]).span.bytes) }
+            #expect(!isOrder(bytes + [0]))
         }
         forms = Samples.outcomes.map { outcome in payload { Samples.record(outcome).write(to: &$0) } }
         for bytes in forms {
             for count in 0..<bytes.count {
-                #expect(throws: WireError.self) { try ExitRecord(reading: Array(bytes[0..<count]).span.bytes) }
+                #expect(!isExit(Array(bytes[0..<count])))
             }
-            #expect(throws: WireError.self) { try ExitRecord(reading: (bytes + [0]).span.bytes) }
+            #expect(!isExit(bytes + [0]))
         }
     }
+
+    private func isOrder(_ bytes: [UInt8]) -> Bool { (try? Order(reading: bytes.span.bytes)) != nil }
+    private func isExit(_ bytes: [UInt8]) -> Bool { (try? ExitRecord(reading: bytes.span.bytes)) != nil }
 
     @Test func changedBytesNeverTrap() {
         var generator = SystemRandomNumberGenerator()
@@ -97,7 +102,8 @@ func payload(_ body: (inout FrameWriter) -> Void) -> [UInt8] {
 
     @Test func longTextsAreCutAtACharacter() throws {
         let record = Samples.record(.refused(code: "x", message: String(repeating: "ä", count: 3_000)))
-        let read = try ExitRecord(reading: payload { record.write(to: &$0) }.span.bytes)
+        let bytes = payload { record.write(to: &$0) }
+        let read = try ExitRecord(reading: bytes.span.bytes)
         #expect(read.outcome == .refused(code: "x", message: String(repeating: "ä", count: 2_048)))
     }
 

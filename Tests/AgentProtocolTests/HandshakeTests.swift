@@ -28,7 +28,10 @@ struct HandshakePair {
     mutating func agentReceives(_ message: [UInt8]) throws -> (AgentHandshakeStateMachine.Event, [UInt8]) {
         var writer = FrameWriter()
         var (header, payload) = try frame(message)
-        if header.kind == .sealed { (header, payload) = try frame(agent.open(header, payload.span.bytes)) }
+        if header.kind == .sealed {
+            let plain = try agent.open(header, payload.span.bytes)
+            (header, payload) = try frame(plain)
+        }
         let event = try agent.receive(header, payload.span.bytes, to: &writer)
         return (event, writer.bytes)
     }
@@ -36,7 +39,10 @@ struct HandshakePair {
     mutating func coreReceives(_ message: [UInt8], now: UInt64 = 1) throws -> [UInt8] {
         var writer = FrameWriter()
         var (header, payload) = try frame(message)
-        if header.kind == .sealed { (header, payload) = try frame(core.open(header, payload.span.bytes)) }
+        if header.kind == .sealed {
+            let plain = try core.open(header, payload.span.bytes)
+            (header, payload) = try frame(plain)
+        }
         if case .proved(let agent, let seal) = try core.receive(header, payload.span.bytes, now: now, to: &writer) {
             proved = agent
             coreSeal = seal
@@ -143,7 +149,8 @@ func identity(
             coreKey: coreKey, coreBinding: exporter,
             agent: identity(agentKey, pins: [coreKey.publicKey.fingerprint]), agentBinding: exporter)
         // Somebody takes a feature out of the challenge.
-        var challenge = try Challenge(reading: frame(pair.toAgent).1.span.bytes)
+        let opening = try frame(pair.toAgent).1
+        var challenge = try Challenge(reading: opening.span.bytes)
         challenge.features.removeLast()
         var writer = FrameWriter()
         writer.frame(.challenge, payload: challenge.payload)
@@ -194,7 +201,8 @@ func identity(
     @Test func versionsMustMeet() throws {
         var pair = HandshakePair(
             coreKey: coreKey, coreBinding: exporter, agent: identity(agentKey), agentBinding: exporter)
-        var hello = try Hello(reading: frame(pair.agentReceives(pair.toAgent).1).1.span.bytes)
+        let answer = try frame(pair.agentReceives(pair.toAgent).1).1
+        var hello = try Hello(reading: answer.span.bytes)
         hello.version = 2
         var writer = FrameWriter()
         writer.frame(.hello, payload: hello.payload)
