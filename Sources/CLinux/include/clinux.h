@@ -4,6 +4,9 @@
 
 #include "clinux_epoll.h"
 #include "clinux_errors.h"
+#include "clinux_files.h"
+#include "clinux_pty.h"
+#include "clinux_spawn.h"
 #include "clinux_thread.h"
 
 #endif

@@ -1,0 +1,30 @@
+// Files: openat2 has no wrapper in glibc 2.36, memfd_create and fallocate's flags are GNU extensions.
+#ifndef CM_CLINUX_FILES_H
+#define CM_CLINUX_FILES_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/// Opens `path` below `root` (a directory's descriptor). The kernel refuses every way out: absolute paths, `..` above
+/// the root, links that lead out, magic links; with `no_links` any symbolic link at all. Descriptor (close-on-exec) or
+/// -errno; -ENOSYS before Linux 5.6.
+int cm_open_beneath(int root, const char *_Nonnull path, int flags, mode_t mode, int no_links);
+/// An anonymous file in memory that may be executed through /proc/self/fd. Descriptor or -errno.
+int cm_memory_file(const char *_Nonnull name, int close_on_exec);
+/// Reserves blocks without changing the length. 0 or -errno.
+int cm_reserve(int fd, int64_t length);
+/// A SOCK_SEQPACKET Unix socket, non-blocking and close-on-exec: accept4 and the type flags are not in Swift's module.
+int cm_packet_socket(void);
+int cm_packet_pair(int *_Nonnull first, int *_Nonnull second);
+int cm_accept(int listener);
+/// Binds or connects to a path of at most 107 bytes. 0 or -errno.
+int cm_unix_bind(int socket, const char *_Nonnull path, int backlog);
+int cm_unix_connect(int socket, const char *_Nonnull path);
+/// A pipe, both ends close-on-exec; capacity 0 keeps the kernel's size (64 KiB). 0 or -errno.
+int cm_pipe(int *_Nonnull read_end, int *_Nonnull write_end, int capacity);
+/// 0, or -errno: marks the descriptor close-on-exec or not.
+int cm_set_close_on_exec(int fd, int on);
+/// process_madvise and friends are not needed: gives the C library's free memory back to the kernel.
+void cm_release_memory(void);
+
+#endif
