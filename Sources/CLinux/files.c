@@ -16,7 +16,7 @@ int cm_open_beneath(int root, const char *path, int flags, mode_t mode, int no_l
     struct open_how how;
     memset(&how, 0, sizeof how);
     how.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC);
-    how.mode = flags & (O_CREAT | __O_TMPFILE) ? mode : 0;
+    how.mode = flags & (O_CREAT | 020000000 /* O_TMPFILE without O_DIRECTORY */) ? mode : 0;
     how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | (no_links ? RESOLVE_NO_SYMLINKS : 0);
     // EAGAIN: a rename raced with the look-up of "..".
     for (int attempt = 0; attempt < 16; attempt++) {

@@ -72,7 +72,7 @@ import Testing
             }
         }
         let file = try root.open("way-in/new", O_WRONLY | O_CREAT)
-        try file.write([1, 2, 3].span.bytes)
+        try file.write(([1, 2, 3] as [UInt8]).span.bytes)
         #expect(try root.status("inside/new").size == 3)
         try root.makeDirectory("made")
         try root.rename("inside/new", to: "made/moved")

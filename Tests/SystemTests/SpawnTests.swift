@@ -72,7 +72,6 @@ import Testing
     }
 
     @Test func groupSignalEndsGrandchildren() throws {
-        let directory = try TemporaryDirectory()
         var pipes: [Int32] = [0, 0]
         pipe(&pipes)
         var spawn = Spawn(program: "sh", arguments: ["sh", "-c", "sleep 1000 & echo ready; wait"])
