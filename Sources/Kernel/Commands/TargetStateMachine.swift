@@ -6,11 +6,11 @@ import AgentProtocol
 ///        ▲                   │ │                                │
 ///        └──agent never ─────┘ └──────────── end ◀──────────────┘
 ///           knew it
-///     any of them ──end──▶ ending ──recorded──▶ ended        (ending ──not recorded──▶ back)
+///     any of them ──end──▶ ending ──recorded──▶ ended
 ///
 /// What must hold: an order leaves the core only on the way from `waiting` to `sent`, and the only way back to
 /// `waiting` is an agent's own report, over a link that outlived every older one, that it does not know the command.
-/// An end is decided once: after `ending` every other end is ignored until its record failed.
+/// An end is decided once: after `ending` every other end is ignored, and its record is tried until it is durable.
 public struct TargetStateMachine: Sendable, Equatable {
     /// Where a target stands while it has no end.
     public enum Stage: UInt8, Sendable {
@@ -55,8 +55,6 @@ public struct TargetStateMachine: Sendable, Equatable {
         case overdue
         /// The end is durable.
         case recorded
-        /// The end could not be made durable; it will come again.
-        case notRecorded
     }
 
     public enum Action: Sendable, Equatable {
@@ -67,7 +65,7 @@ public struct TargetStateMachine: Sendable, Equatable {
         case requeue
         /// Tell the agent to end it.
         case sendCancel
-        /// Make this end durable, then apply `.recorded` or `.notRecorded`.
+        /// Make this end durable, then apply `.recorded`.
         case record(TargetEnd)
         /// The input does not belong here and changed nothing.
         case illegal
@@ -115,9 +113,6 @@ public struct TargetStateMachine: Sendable, Equatable {
             switch input {
             case .recorded:
                 phase = .ended(state)
-                return .none
-            case .notRecorded:
-                phase = .open(stage)
                 return .none
             case .cancel:
                 cancelRequested = true
@@ -227,7 +222,7 @@ public struct TargetStateMachine: Sendable, Equatable {
                     .timedOut, started: sawStart ? .yes : .maybe, code: "agent-overdue",
                     message: "the agent did not end it in time"), stage)
 
-        case (.recorded, _), (.notRecorded, _): return .illegal
+        case (.recorded, _): return .illegal
         }
     }
 

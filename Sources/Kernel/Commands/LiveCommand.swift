@@ -1,0 +1,150 @@
+import AgentProtocol
+
+/// What Commands needs of an agent's link; `AgentLink` is the real one.
+public protocol ExecutionLink: AnyObject, Sendable {
+    var client: ClientID { get }
+    func send(_ order: Order)
+    func cancel(_ command: CommandID)
+    func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64)
+}
+
+extension AgentLink: ExecutionLink {}
+
+/// How many targets of a command ended in each way.
+public struct OutcomeCounts: Sendable, Equatable {
+    private var counts = [11 of UInt32](repeating: 0)
+
+    public init() {}
+
+    public subscript(state: FinalState) -> Int {
+        get { Int(counts[Int(state.rawValue)]) }
+        set { counts[Int(state.rawValue)] = UInt32(clamping: newValue) }
+    }
+
+    public var total: Int { FinalState.allCases.reduce(0) { $0 + self[$1] } }
+    public var errors: Int { FinalState.allCases.reduce(0) { $1.countsAsError ? $0 + self[$1] : $0 } }
+
+    public static func == (left: OutcomeCounts, right: OutcomeCounts) -> Bool {
+        FinalState.allCases.allSatisfy { left[$0] == right[$0] }
+    }
+}
+
+/// One client of a live command.
+struct LiveTarget {
+    let client: ClientID
+    var machine: TargetStateMachine
+    /// It occupies a place of the command's window.
+    var holdsPlace = false
+    /// Its client is offline and the command waits for it.
+    var isParked = false
+    /// It has its turn and stands in its client's queue.
+    var isQueued = false
+    /// It counts as one of the client's active targets.
+    var isActive = false
+    /// Known not to have been sent as long as no mark says otherwise: a mark is made durable before its first order.
+    var isDeferred: Bool
+    /// There is a row for it in `command_marks`.
+    var isMarked = false
+    /// Unix milliseconds of the last news: sent, started, output.
+    var news: UInt64 = 0
+    var output: LiveOutput?
+    /// Kept for the caller who waits, while the command has few targets.
+    var result: TargetResult?
+}
+
+/// A finished target as the caller who waited for it gets it.
+public final class TargetResult: Sendable {
+    public let end: TargetEnd
+    public let output: OutputSummary
+    init(end: TargetEnd, output: OutputSummary) {
+        self.end = end
+        self.output = output
+    }
+}
+
+/// A command that has targets without a durable end.
+///
+/// `@unchecked Sendable`: every mutable property is read and written only while the lock of `Commands.state` is held.
+/// References travel between threads only to find the way back to it without a search.
+final class LiveCommand: @unchecked Sendable {
+    let specification: CommandSpecification
+    let order: Order
+    let firstTarget: Int64
+    var targets: [LiveTarget]
+    var rollout: RolloutStateMachine
+    /// Targets without a durable end.
+    var open: Int
+    /// Targets whose end has not been decided: the decision that makes it 0 also writes the summary.
+    var undecided: Int
+    /// Ends that are decided; `recorded` those of them that are durable.
+    var decided = OutcomeCounts()
+    var recorded = OutcomeCounts()
+    var waiters: [Waiter] = []
+    /// Grows with every output and every end; watchers wait for it to pass what they saw.
+    var version: UInt64 = 0
+    var watchers: [UnsafeContinuation<Void, Never>] = []
+    /// Until then absent clients are waited for, whatever the policy says (after a restart of the core).
+    var graceUntil: UInt64 = 0
+    /// Its place in `CommandBook.live`, and in `CommandBook.waited` (-1: none).
+    var place = -1
+    var waitedPlace = -1
+
+    struct Waiter {
+        let continuation: UnsafeContinuation<Void, Never>
+        /// Unix milliseconds.
+        let deadline: UInt64
+    }
+
+    /// Results are kept in memory for the caller who waits only up to this many targets.
+    static let keptResults = 64
+
+    init(_ specification: CommandSpecification, firstTarget: Int64, targets: [LiveTarget]) {
+        self.specification = specification
+        order = specification.order
+        self.firstTarget = firstTarget
+        self.targets = targets
+        rollout = RolloutStateMachine(
+            count: targets.count, concurrency: specification.concurrency, waves: specification.waves,
+            errorBudget: specification.errorBudget)
+        open = targets.count
+        undecided = targets.count
+    }
+
+    var id: CommandID { specification.id }
+    var isFinished: Bool { open == 0 }
+}
+
+/// A target of a live command by its index.
+struct TargetReference {
+    let command: LiveCommand
+    let index: Int
+
+    func isSame(as other: TargetReference) -> Bool { command === other.command && index == other.index }
+    var row: Int64 { command.firstTarget + Int64(index) }
+}
+
+/// What a change of the book asks for; done after its lock was left.
+struct BookEffects {
+    var sends: [(link: any ExecutionLink, command: LiveCommand)] = []
+    var cancels: [(link: any ExecutionLink, command: CommandID)] = []
+    /// To be marked as sent on the disk, then sent by `dispatchMarked`.
+    var marks: [TargetReference] = []
+    /// Decided ends, to be made durable.
+    var ends: [DecidedEnd] = []
+    /// Commands that have ended altogether.
+    var finished: [LiveCommand] = []
+    var resumes: [UnsafeContinuation<Void, Never>] = []
+
+    var isEmpty: Bool {
+        sends.isEmpty && cancels.isEmpty && marks.isEmpty && ends.isEmpty && finished.isEmpty && resumes.isEmpty
+    }
+}
+
+struct DecidedEnd {
+    let target: TargetReference
+    let end: TargetEnd
+    let output: LiveOutput?
+    let isMarked: Bool
+    /// Set on the last undecided target of a command with several: how all of them ended.
+    var summary: OutcomeCounts?
+}
