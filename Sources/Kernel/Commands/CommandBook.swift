@@ -57,11 +57,11 @@ struct CommandBook {
             if command.targets[index].machine.isActive {
                 command.targets[index].holdsPlace = true
                 command.targets[index].isActive = true
-                let entry = entry(client, now)
+                let entry = clientEntry(client, now)
                 entry.active += 1
                 entry.targets.append(reference)
             } else if command.rollout.hasBegun(index) {
-                park(reference, entry(client, now))
+                park(reference, clientEntry(client, now))
             }
         }
         advance(command, now, &effects)
@@ -73,7 +73,7 @@ struct CommandBook {
         entry.targets.append(target)
     }
 
-    private mutating func entry(_ client: ClientID, _ now: UInt64) -> ClientEntry {
+    private mutating func clientEntry(_ client: ClientID, _ now: UInt64) -> ClientEntry {
         if let entry = clients[client] { return entry }
         let entry = ClientEntry(awaySince: now)
         clients[client] = entry
@@ -143,7 +143,7 @@ struct CommandBook {
             }
             command.targets[target.index].holdsPlace = false
             command.rollout.park()
-            park(target, entry(client, now))
+            park(target, clientEntry(client, now))
         } else if command.specification.offline == .skip {
             apply(.skip, to: target, now, &effects)
         } else {
@@ -189,7 +189,7 @@ struct CommandBook {
         for target in targets {
             let command = target.command
             guard command.targets[target.index].machine.stage == .waiting else { continue }
-            let entry = entry(command.targets[target.index].client, now)
+            let entry = clientEntry(command.targets[target.index].client, now)
             if durable, let link = entry.link {
                 send(target, link, now, &effects)
                 continue
@@ -316,7 +316,7 @@ struct CommandBook {
     mutating func reconcile(
         _ link: any ExecutionLink, _ reports: [ExecutionReport], now: UInt64, _ effects: inout BookEffects
     ) -> [ResumeDecision] {
-        let entry = entry(link.client, now)
+        let entry = clientEntry(link.client, now)
         entry.link = link
         let targets = entry.targets
         var reported: [CommandID: Int] = [:]

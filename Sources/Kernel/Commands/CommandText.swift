@@ -163,3 +163,11 @@ extension JSONReader {
         return bytes
     }
 }
+
+extension JSONReader {
+    mutating func unsigned() throws(JSONError) -> UInt64 {
+        let value = try integer()
+        guard value >= 0 else { throw fail("expected a number from 0 on, found \(value)") }
+        return UInt64(value)
+    }
+}
