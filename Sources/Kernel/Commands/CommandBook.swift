@@ -54,6 +54,10 @@ struct CommandBook {
             let reference = TargetReference(command: command, index: index)
             let client = command.targets[index].client
             command.targets[index].news = now
+            if command.targets[index].machine.cancelRequested, command.targets[index].machine.stage == .waiting {
+                apply(.cancel, to: reference, now, &effects)
+                continue
+            }
             if command.targets[index].machine.isActive {
                 command.targets[index].holdsPlace = true
                 command.targets[index].isActive = true
@@ -361,6 +365,7 @@ struct CommandBook {
         let action = report.exit == nil
             ? command.targets[target.index].machine.apply(.reported(report.started)) : .none
         command.targets[target.index].news = now
+        command.targets[target.index].isEnding = false
         let held = command.targets[target.index].output?.received ?? StreamPair(0, 0)
         // Never more than the agent still has: after a power loss its spool may be shorter than what it had sent.
         let output = min(held.output, report.standardOutputBytes)
@@ -481,6 +486,6 @@ struct CommandBook {
             allowed += specification.timeoutMilliseconds + specification.killGraceMilliseconds
             if live.machine.stage == .sent { allowed += limits.startWaitMilliseconds }
         }
-        if now >= live.news &+ allowed { apply(.overdue, to: target, now, &effects) }
+        if !live.isEnding, now >= live.news &+ allowed { apply(.overdue, to: target, now, &effects) }
     }
 }

@@ -26,6 +26,9 @@ final class CommandNumbers: Sendable {
         self.random = random
     }
 
+    /// The number that the next target will get.
+    var nextTarget: Int64 { state.withLock { $0.nextTarget } }
+
     func next(targets: Int, now unixMilliseconds: UInt64) -> Range {
         let low = random()
         return state.withLock { state in

@@ -40,6 +40,17 @@ public enum CommandWork: Sendable, Equatable {
     case template(name: String, version: Int?, parameters: JSONObject)
 }
 
+/// Makes a repeated request safe.
+public struct IdempotencyKey: Sendable, Equatable {
+    public var key: String
+    /// A hash of the whole request: the key of another request is refused.
+    public var requestDigest: [UInt8]
+    public init(key: String, requestDigest: [UInt8]) {
+        self.key = key
+        self.requestDigest = requestDigest
+    }
+}
+
 /// A request to run something, as it came in. Everything that it carries is checked by `validated`.
 public struct CommandRequest: Sendable {
     public var selection: TargetSelection
@@ -67,7 +78,7 @@ public struct CommandRequest: Sendable {
     /// How long the caller waits for the end; 0: not at all.
     public var waitMilliseconds: UInt64 = 0
     /// A repeated request with the same key, of the same principal, is answered with the first one's command.
-    public var idempotencyKey: String?
+    public var idempotencyKey: IdempotencyKey?
     public var note: String?
     /// Set by the core when this repeats another command for some of its targets.
     public var rerunOf: CommandID?
@@ -149,8 +160,8 @@ extension CommandRequest {
         try validateRollout(limits)
         try validateSurroundings()
         if let idempotencyKey {
-            guard (1...128).contains(idempotencyKey.utf8.count), idempotencyKey.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F })
-            else {
+            let key = idempotencyKey.key.utf8
+            guard (1...128).contains(key.count), key.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
                 throw .invalid("an idempotency key has 1 to 128 printable ASCII characters", pointer: "/idempotency_key")
             }
         }

@@ -43,6 +43,8 @@ struct LiveTarget {
     var isActive = false
     /// Known not to have been sent as long as no mark says otherwise: a mark is made durable before its first order.
     var isDeferred: Bool
+    /// Its exit has come over the present link and is being made durable.
+    var isEnding = false
     /// There is a row for it in `command_marks`.
     var isMarked = false
     /// Unix milliseconds of the last news: sent, started, output.

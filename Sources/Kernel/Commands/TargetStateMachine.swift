@@ -85,6 +85,9 @@ public struct TargetStateMachine: Sendable, Equatable {
         self.cancelRequested = cancelRequested
     }
 
+    /// One that has ended before, read back from the disk.
+    public init(ended state: FinalState) { phase = .ended(state) }
+
     public var isOpen: Bool { if case .open = phase { true } else { false } }
     public var stage: Stage? { if case .open(let stage) = phase { stage } else { nil } }
 
@@ -109,7 +112,7 @@ public struct TargetStateMachine: Sendable, Equatable {
     public mutating func apply(_ input: Input) -> Action {
         switch phase {
         case .open(let stage): return applyOpen(input, stage)
-        case .ending(let state, let stage):
+        case .ending(let state, _):
             switch input {
             case .recorded:
                 phase = .ended(state)

@@ -98,4 +98,6 @@ public protocol ExecutionSink: Sendable {
     /// Records the end durably. The link acknowledges to the agent when this returns true; false means "not now"
     /// (the agent keeps it and reports it at the next connect).
     func finished(_ link: AgentLink, _ record: ExitRecord) async -> Bool
+    /// Once, when the link is dead, and before a newer link of the same client is reconciled.
+    func linkLost(_ link: AgentLink)
 }

@@ -1,0 +1,52 @@
+import AgentProtocol
+
+/// What somebody wants to run, for the one who decides whether he may.
+public struct CommandProposal: Sendable {
+    public var selection: TargetSelection
+    public var invocation: Invocation
+    /// The user on the client; `nil` is the agent's own.
+    public var user: String?
+    public var template: CommandSpecification.TemplateReference?
+}
+
+/// What Commands asks of the registry and of security.
+public protocol CommandAuthority: Sendable {
+    /// The clients of the selection, if the principal may run this on all of them.
+    /// - Throws: 403 with the reason, 404 for an unknown client, 400 for a selector that cannot be read, 503 while new
+    ///   commands are switched off.
+    func admit(_ proposal: CommandProposal, _ principal: Principal) async throws(Problem) -> [ClientID]
+
+    /// Why no order goes to this client any more (`client-revoked`, `client-forgotten`, …); `nil` for one in service.
+    func outOfService(_ client: ClientID) -> String?
+}
+
+/// Something that happened to commands, for the event stream and the outbox.
+public struct CommandEvent: Sendable {
+    public enum Kind: String, Sendable {
+        case submitted = "command.submitted"
+        case finished = "command.finished"
+    }
+    public var kind: Kind
+    public var command: CommandID
+    public var title: String
+    public var principal: String
+    public var targetCount: Int
+    public var counts: OutcomeCounts
+    /// The only client of a command for one.
+    public var client: ClientID?
+}
+
+/// Numbers for `/metrics`; plain closures over counters, so that this folder does not depend on the registry of metrics.
+public struct CommandObservers: Sendable {
+    public var event: @Sendable (CommandEvent) -> Void = { _ in }
+    public var targetEnded: @Sendable (FinalState) -> Void = { _ in }
+    /// Milliseconds from the submit to the last durable end.
+    public var commandTook: @Sendable (UInt64) -> Void = { _ in }
+    /// An agent spoke about a command that is not its own or was recorded before.
+    public var foreignAnswer: @Sendable (ClientID, CommandID) -> Void = { _, _ in }
+    public var outputTaken: @Sendable (Int) -> Void = { _ in }
+    /// The database refused an end; it is tried again.
+    public var recordFailed: @Sendable (Problem) -> Void = { _ in }
+
+    public init() {}
+}

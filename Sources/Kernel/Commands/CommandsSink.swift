@@ -1,0 +1,146 @@
+import AgentProtocol
+
+/// What agents say about executions. Each answer counts only for a target of the client whose link it came over, and
+/// only over that client's newest link.
+extension Commands: ExecutionSink {
+    public func reconcile(_ link: AgentLink, _ reports: [ExecutionReport]) async -> [ResumeDecision] {
+        await reconcile(over: link, reports)
+    }
+
+    public func started(_ link: AgentLink, _ command: CommandID, at unixMilliseconds: UInt64) {
+        started(over: link, command)
+    }
+
+    public func output(
+        _ link: AgentLink, _ command: CommandID, _ stream: OutputStream, at offset: UInt64, _ bytes: RawSpan
+    ) -> Bool {
+        output(over: link, command, stream, at: offset, bytes)
+    }
+
+    public func finished(_ link: AgentLink, _ record: ExitRecord) async -> Bool {
+        await finished(over: link, record)
+    }
+
+    public func linkLost(_ link: AgentLink) { lost(link) }
+
+    // MARK: With any link
+
+    func reconcile(over link: any ExecutionLink, _ reports: [ExecutionReport]) async -> [ResumeDecision] {
+        var effects = BookEffects()
+        let now = now()
+        let decisions = state.withLock { $0.book.reconcile(link, reports, now: now, &effects) }
+        for decision in decisions {
+            if case .forget(let command) = decision { observers.foreignAnswer(link.client, command) }
+        }
+        await perform(effects)
+        return decisions
+    }
+
+    func started(over link: any ExecutionLink, _ command: CommandID) {
+        let now = now()
+        var effects = BookEffects()
+        let isKnown = state.withLock { state in
+            guard state.book.isCurrent(link), let target = state.book.target(of: link.client, command) else { return false }
+            _ = target.command.targets[target.index].machine.apply(.started)
+            target.command.targets[target.index].news = now
+            target.command.version += 1
+            state.book.wake(target.command, &effects)
+            return true
+        }
+        if !isKnown { observers.foreignAnswer(link.client, command) }
+        for continuation in effects.resumes { continuation.resume() }
+    }
+
+    func output(
+        over link: any ExecutionLink, _ command: CommandID, _ stream: OutputStream, at offset: UInt64, _ bytes: RawSpan
+    ) -> Bool {
+        let now = now()
+        let found = state.withLock { state -> LiveOutput? in
+            guard state.book.isCurrent(link), let target = state.book.target(of: link.client, command) else { return nil }
+            let live = target.command
+            guard live.targets[target.index].machine.stage.map({ $0 != .waiting }) == true else { return nil }
+            _ = live.targets[target.index].machine.apply(.output)
+            live.targets[target.index].news = now
+            if let output = live.targets[target.index].output { return output }
+            let limit = outputs.allowance(link.client, wanted: live.specification.outputLimitBytes)
+            let output = LiveOutput(command: command, client: link.client, limit: limit)
+            live.targets[target.index].output = output
+            return output
+        }
+        guard let found else {
+            // Late output of a target that has its end, or somebody else's: dropped, its exit will be acknowledged.
+            observers.foreignAnswer(link.client, command)
+            return true
+        }
+        observers.outputTaken(bytes.byteCount)
+        guard outputs.take(found, stream, at: offset, bytes, from: link) else { return false }
+        outputGrew(command)
+        return true
+    }
+
+    func finished(over link: any ExecutionLink, _ record: ExitRecord) async -> Bool {
+        enum Found {
+            case open(LiveOutput?)
+            case ending
+            case foreign
+        }
+        let found = state.withLock { state -> Found in
+            guard state.book.isCurrent(link), let target = state.book.target(of: link.client, record.command) else {
+                return .foreign
+            }
+            let live = target.command.targets[target.index]
+            guard let stage = live.machine.stage, stage != .waiting else { return live.machine.stage == nil ? .ending : .foreign }
+            target.command.targets[target.index].isEnding = true
+            return .open(live.output)
+        }
+        switch found {
+        case .foreign:
+            // Recorded before, or never this client's: in both cases there is nothing that the agent should keep.
+            observers.foreignAnswer(link.client, record.command)
+            return true
+        case .ending: return false
+        case .open(let output):
+            let received = output?.received ?? StreamPair(0, 0)
+            guard received.output >= record.standardOutputBytes, received.errors >= record.standardErrorBytes else {
+                return false
+            }
+            if let output, await !outputs.commit(output) { return false }
+        }
+        var effects = BookEffects()
+        let now = now()
+        state.withLock { state in
+            guard let target = state.book.target(of: link.client, record.command) else { return }
+            state.book.apply(.exit(record), to: target, now, &effects)
+        }
+        return await perform(effects)
+    }
+
+    func lost(_ link: any ExecutionLink) {
+        let now = now()
+        state.withLock { $0.book.linkLost(link, now: now) }
+    }
+
+    /// The client was revoked or forgotten, or enrolled anew with empty hands: its unfinished targets end now.
+    /// - Parameter code: `client-revoked`, `client-forgotten`, …
+    public func clientGone(_ client: ClientID, code: String) async {
+        var effects = BookEffects()
+        let now = now()
+        state.withLock { state in
+            for target in state.book.clients[client]?.targets ?? [] {
+                state.book.apply(.clientGone(code: code), to: target, now, &effects)
+            }
+        }
+        await perform(effects)
+    }
+
+    /// Wakes those who watch the command.
+    func outputGrew(_ command: CommandID) {
+        var effects = BookEffects()
+        state.withLock { state in
+            guard let live = state.book.commands[command] else { return }
+            live.version += 1
+            state.book.wake(live, &effects)
+        }
+        for continuation in effects.resumes { continuation.resume() }
+    }
+}
