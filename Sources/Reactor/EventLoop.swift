@@ -35,6 +35,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     private var timers = TimerHeap()
     private var turnEnds: [() -> Void] = []
     private var cachedNow: UInt64 = 0
+    private var residents: [ObjectIdentifier: AnyObject] = [:]
 
     /// Starts the thread. It runs until `stop`.
     public static func start(name: String) throws(ReactorError) -> EventLoop {
@@ -183,6 +184,16 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     public func atEndOfTurn(_ hook: @escaping () -> Void) {
         assertCurrent()
         turnEnds.append(hook)
+    }
+
+    /// The one object of its type that lives as long as this loop: buffers that all its connections share. Made at the
+    /// first call.
+    public func resident<Object: AnyObject>(_ make: (EventLoop) -> Object) -> Object {
+        assertCurrent()
+        if let present = residents[ObjectIdentifier(Object.self)] as? Object { return present }
+        let object = make(self)
+        residents[ObjectIdentifier(Object.self)] = object
+        return object
     }
 
     /// Suspends the calling task; other work of the loop goes on.

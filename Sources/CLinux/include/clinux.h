@@ -7,6 +7,7 @@
 #include "clinux_files.h"
 #include "clinux_pty.h"
 #include "clinux_spawn.h"
+#include "clinux_socket.h"
 #include "clinux_thread.h"
 
 #endif

@@ -1,0 +1,12 @@
+/// How a client reaches a server. Immutable once given.
+public struct ClientOptions: Sendable {
+    /// For the TCP connection, for each address of the server in turn.
+    public var connectMilliseconds: UInt64 = 10_000
+    /// For each handshake above it: the proxy's, TLS, HTTP upgrade.
+    public var handshakeMilliseconds: UInt64 = 10_000
+    /// Fields for every request (`authorization`, `user-agent`, …).
+    public var headers: HTTPHeaders = [:]
+    public var limits = HTTPLimits()
+
+    public init() {}
+}

@@ -1,0 +1,176 @@
+/// Header fields in the order of their arrival: one byte buffer and an index, so a whole head costs two allocations.
+/// Names are kept in lower case, which is how they go out too (RFC 9110 §5.1: names have no case).
+public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
+    struct Field: Sendable, Equatable {
+        var nameStart: UInt32
+        var nameCount: UInt32
+        var valueStart: UInt32
+        var valueCount: UInt32
+
+        var name: Range<Int> { Int(nameStart)..<Int(nameStart + nameCount) }
+        var value: Range<Int> { Int(valueStart)..<Int(valueStart + valueCount) }
+    }
+    private(set) var bytes: [UInt8] = []
+    private(set) var fields: [Field] = []
+
+    public init() {}
+
+    public init(dictionaryLiteral elements: (String, String)...) {
+        for (name, value) in elements { add(name, value) }
+    }
+
+    public var count: Int { fields.count }
+
+    /// The value of the first field with this name.
+    public subscript(_ name: String) -> String? {
+        for field in fields where isNamed(field, name) {
+            return text(field.value)
+        }
+        return nil
+    }
+
+    public func values(_ name: String) -> [String] {
+        var values: [String] = []
+        for field in fields where isNamed(field, name) {
+            values.append(text(field.value))
+        }
+        return values
+    }
+
+    public func contains(_ name: String) -> Bool {
+        for field in fields where isNamed(field, name) { return true }
+        return false
+    }
+
+    /// All fields as text, in order.
+    public var all: [(name: String, value: String)] {
+        fields.map { (text($0.name), text($0.value)) }
+    }
+
+    /// True when a comma-separated list field (all its lines together) holds this token, without regard to case.
+    public func list(_ name: String, contains token: String) -> Bool {
+        for field in fields where isNamed(field, name) {
+            let value = bytes.span.extracting(field.value)
+            var start = 0
+            while start <= value.count {
+                var end = start
+                while end < value.count, value[end] != 0x2C { end += 1 }
+                var first = start
+                var last = end
+                while first < last, value[first] == HTTPBytes.space || value[first] == HTTPBytes.tab { first += 1 }
+                while last > first, value[last - 1] == HTTPBytes.space || value[last - 1] == HTTPBytes.tab {
+                    last -= 1
+                }
+                if value.extracting(first..<last).matchesIgnoringCase(token) { return true }
+                start = end + 1
+            }
+        }
+        return false
+    }
+
+    /// Adds a field. A byte that could end the line or hide in it (control characters) becomes a space in the value
+    /// and `-` in the name: text from strangers cannot split a response.
+    public mutating func add(_ name: String, _ value: String) {
+        let nameStart = bytes.count
+        for byte in name.utf8 { bytes.append(HTTPBytes.isToken(byte) ? HTTPBytes.lowercased(byte) : 0x2D) }
+        let valueStart = bytes.count
+        for byte in value.utf8 { bytes.append(HTTPBytes.isFieldValue(byte) ? byte : HTTPBytes.space) }
+        fields.append(
+            Field(
+                nameStart: UInt32(nameStart), nameCount: UInt32(valueStart - nameStart),
+                valueStart: UInt32(valueStart), valueCount: UInt32(bytes.count - valueStart)))
+    }
+
+    /// Replaces all fields of this name.
+    public mutating func set(_ name: String, _ value: String) {
+        remove(name)
+        add(name, value)
+    }
+
+    public mutating func remove(_ name: String) {
+        fields = fields.filter { !isNamed($0, name) }
+    }
+
+    /// Appends every field as a line.
+    func write(to output: inout [UInt8]) {
+        for field in fields {
+            output.append(contentsOf: bytes[field.name])
+            output.append(HTTPBytes.colon)
+            output.append(HTTPBytes.space)
+            output.append(contentsOf: bytes[field.value])
+            output.append(HTTPBytes.carriageReturn)
+            output.append(HTTPBytes.lineFeed)
+        }
+    }
+
+    private func isNamed(_ field: Field, _ name: String) -> Bool {
+        bytes.span.extracting(field.name).matchesIgnoringCase(name)
+    }
+
+    private func text(_ range: Range<Int>) -> String { String(repairing: bytes.span.extracting(range)) }
+
+    public static func == (left: Self, right: Self) -> Bool {
+        left.all.elementsEqual(right.all) { $0.name == $1.name && $0.value == $1.value }
+    }
+}
+
+extension HTTPHeaders {
+    /// Reads the field lines of `head` (each ended by CR LF; the scanner has checked that) up to the empty line.
+    /// RFC 9112 §5.1 and §5.2: no white space before the colon, no folded lines.
+    static func parsing(_ head: Span<UInt8>, from start: Int, limit: Int) throws(HTTPRefusal) -> HTTPHeaders {
+        var headers = HTTPHeaders()
+        headers.bytes.reserveCapacity(head.count - start)
+        var line = start
+        while line < head.count {
+            var end = line
+            while end < head.count, head[end] != HTTPBytes.carriageReturn { end += 1 }
+            if end == line { break }
+            try headers.parseLine(head.extracting(line..<end), limit: limit)
+            line = end + 2
+        }
+        return headers
+    }
+
+    private mutating func parseLine(_ line: Span<UInt8>, limit: Int) throws(HTTPRefusal) {
+        guard fields.count < limit else {
+            throw HTTPRefusal(431, "more than \(limit) header fields")
+        }
+        guard line[0] != HTTPBytes.space, line[0] != HTTPBytes.tab else {
+            throw HTTPRefusal(400, "a header line begins with white space; folded headers are not accepted")
+        }
+        let nameStart = bytes.count
+        var index = 0
+        while index < line.count, line[index] != HTTPBytes.colon {
+            guard HTTPBytes.isToken(line[index]) else {
+                throw HTTPRefusal(400, "byte \(line[index]) in a header name; names are tokens followed by a colon")
+            }
+            bytes.append(HTTPBytes.lowercased(line[index]))
+            index += 1
+        }
+        guard index > 0 else { throw HTTPRefusal(400, "an empty header name") }
+        guard index < line.count else { throw HTTPRefusal(400, "a header line without a colon") }
+        let nameCount = index
+        var first = index + 1
+        var last = line.count
+        while first < last, line[first] == HTTPBytes.space || line[first] == HTTPBytes.tab { first += 1 }
+        while last > first, line[last - 1] == HTTPBytes.space || line[last - 1] == HTTPBytes.tab { last -= 1 }
+        let valueStart = bytes.count
+        for position in first..<last {
+            guard HTTPBytes.isFieldValue(line[position]) else {
+                throw HTTPRefusal(400, "control byte \(line[position]) in a header value")
+            }
+            bytes.append(line[position])
+        }
+        fields.append(
+            Field(
+                nameStart: UInt32(nameStart), nameCount: UInt32(nameCount), valueStart: UInt32(valueStart),
+                valueCount: UInt32(last - first)))
+    }
+
+    /// How often a field occurs, without making text of it.
+    func occurrences(_ name: String) -> Int {
+        var count = 0
+        for field in fields where isNamed(field, name) { count += 1 }
+        return count
+    }
+}

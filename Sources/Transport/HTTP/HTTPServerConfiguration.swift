@@ -1,0 +1,20 @@
+/// Bounds and time limits of a server's connections.
+public struct HTTPServerConfiguration: Sendable {
+    public var limits = HTTPLimits()
+    /// From the first byte of a head to its last, also on a new connection.
+    public var headMilliseconds: UInt64 = 10_000
+    /// A connection without a request in progress.
+    public var idleMilliseconds: UInt64 = 75_000
+    /// Without one more byte of a body that the handler is waiting for.
+    public var bodyMilliseconds: UInt64 = 30_000
+    /// Without the peer reading one byte of what waits for it.
+    public var writeMilliseconds: UInt64 = 300_000
+    /// After the last answer of a connection that this side ends, for the peer to end its own side.
+    public var lingerMilliseconds: UInt64 = 2_000
+    /// The longest message of a WebSocket that was upgraded here, fragments together; a service may ask for less.
+    public var maximumWebSocketMessage = 1 << 20
+    /// Ranges of proxies whose `Forwarded`, `X-Forwarded-For` and PROXY v2 lines are believed; empty: nobody's.
+    public var trustedProxies: [AddressRange] = []
+
+    public init() {}
+}

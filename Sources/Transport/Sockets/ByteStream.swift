@@ -1,0 +1,407 @@
+import Glibc
+import Reactor
+
+/// One TCP connection, plain or under TLS, confined to its loop. It moves bytes; what they mean is its handler's.
+///
+/// The loop holds the stream, the stream its handler, until `close`; the handler may hold the stream (the cycle ends
+/// with `close`, and a stream is always closed in the end: by a side, an error, a time limit or the loop's end).
+final class ByteStream: Source {
+    struct State: OptionSet {
+        let rawValue: UInt16
+        /// In the loop's list of streams to flush.
+        static let dirty = State(rawValue: 1)
+        /// The kernel took less than all; wait for its word.
+        static let blocked = State(rawValue: 2)
+        static let paused = State(rawValue: 4)
+        static let inReadAgain = State(rawValue: 8)
+        /// The peer has sent its end; it may still be in the kernel.
+        static let peerShut = State(rawValue: 16)
+        /// The handler has been told of the peer's end.
+        static let peerEnded = State(rawValue: 32)
+        static let closed = State(rawValue: 64)
+        /// Close when the last byte is out.
+        static let closing = State(rawValue: 128)
+        /// The output went over the high mark; the handler wants to hear when it is low again.
+        static let owesDrained = State(rawValue: 256)
+        static let connecting = State(rawValue: 512)
+        /// Closing: end our side, then read and drop until the peer ends its own.
+        static let lingering = State(rawValue: 1024)
+    }
+
+    /// Reads per event before others get their turn.
+    private static let readsPerTurn = 4
+    /// Above this many waiting bytes a handler should stop producing; `drained` comes at a quarter of it.
+    static let highMark = 256 << 10
+
+    /// The loop outlives its streams: it owns `context`, and drops its sources before its residents.
+    @exclusivity(unchecked) private unowned(unsafe) let context: StreamLoop
+    @exclusivity(unchecked) private(set) var handler: StreamHandler?
+    @exclusivity(unchecked) private(set) var state: State = []
+    /// Bytes that the handler has not taken yet (after decryption).
+    private var tail = ByteQueue()
+    /// Bytes to send that did not go out at once (before encryption).
+    @exclusivity(unchecked) private var output = ByteQueue()
+    /// Bytes that may wait here; more ends the stream, so that a peer which never reads costs no more than this.
+    var outputBound: UInt32 = 16 << 20
+    /// The largest read; a handler that expects small things keeps this small.
+    var receiveLimit: UInt32 = 64 << 10
+    let peer: SocketAddress
+    private var writeError: Int32 = 0
+
+    /// Takes over a connected (or connecting) non-blocking socket.
+    init(descriptor: Int32, peer: SocketAddress, context: StreamLoop, connecting: Bool = false) {
+        self.context = context
+        self.peer = peer
+        super.init(descriptor: descriptor)
+        if connecting { state.insert(.connecting) }
+    }
+
+    deinit {
+        // Reached without `close` only when the loop itself ends.
+        if !state.contains(.closed) { Glibc.close(descriptor) }
+    }
+
+    var loop: EventLoop { context.loop }
+    var isClosed: Bool { state.contains(.closed) }
+    /// Bytes that wait for the peer to read.
+    var bufferedBytes: Int { output.count }
+    var isOverHighMark: Bool { output.count > Self.highMark }
+    var shared: StreamLoop { context }
+    var isPaused: Bool { state.contains(.paused) }
+    var isSecure: Bool { false }
+    /// Bytes have arrived that the handler could not take yet.
+    var hasUntaken: Bool { !tail.isEmpty }
+
+    /// Starts with this handler; call once, on the loop.
+    func start(_ handler: StreamHandler) throws(TransportError) {
+        self.handler = handler
+        do {
+            try context.loop.add(self)
+        } catch {
+            throw TransportError(.system, "\(error)")
+        }
+        if !state.contains(.connecting) { handler.opened(self) }
+    }
+
+    /// From now on `next` hears of everything, first of the bytes that the old handler has not taken.
+    func hand(to next: StreamHandler) { handler = next }
+
+    // MARK: Events
+
+    override func ready(_ readiness: Readiness) {
+        if state.contains(.connecting) {
+            guard finishConnect(readiness) else { return }
+        }
+        if readiness.contains(.writable) {
+            state.remove(.blocked)
+            flush()
+        }
+        guard !isClosed else { return }
+        if !readiness.intersection(.peerClosed).isEmpty { state.insert(.peerShut) }
+        if readiness.contains(.failed), state.contains(.paused) {
+            // Nobody reads now, so the error would stay unseen until somebody does.
+            return close(.failed(errno: pendingError()))
+        }
+        if !state.contains(.paused), !readiness.intersection([.readable, .peerClosed, .failed]).isEmpty { read() }
+    }
+
+    private func finishConnect(_ readiness: Readiness) -> Bool {
+        let status = pendingError()
+        if status != 0 {
+            close(.failed(errno: status))
+            return false
+        }
+        guard readiness.contains(.writable) else { return false }
+        state.remove(.connecting)
+        handler?.opened(self)
+        return !isClosed
+    }
+
+    private func pendingError() -> Int32 {
+        var status: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &status, &length)
+        return status
+    }
+
+    // MARK: Reading
+
+    /// Stops hearing of bytes after the present call; what has been read already is kept.
+    func pause() { state.insert(.paused) }
+
+    func resume() {
+        guard state.contains(.paused), !isClosed else { return }
+        state.remove(.paused)
+        scheduleRead()
+    }
+
+    private func scheduleRead() {
+        guard !state.contains(.inReadAgain) else { return }
+        state.insert(.inReadAgain)
+        context.noteReadAgain(self)
+    }
+
+    func readAgain() {
+        state.remove(.inReadAgain)
+        guard !isClosed, !state.contains(.paused) else { return }
+        // Bytes that the handler left when it paused: it gets them first, even if nothing more arrives.
+        if !tail.isEmpty {
+            beginCork()
+            _ = deliver(fresh: 0)
+            endCork()
+            guard !isClosed, !state.contains(.paused) else { return }
+        }
+        read()
+    }
+
+    private func read() {
+        beginCork()
+        var rounds = 0
+        while true {
+            let kept = tail.count
+            let room = min(Int(receiveLimit), StreamLoop.receiveCapacity - kept)
+            // A handler that leaves a whole buffer untaken has paused; it is not read for again until it takes some.
+            guard room > 0 else { break }
+            let count = recv(descriptor, context.receiveBuffer + kept, room, 0)
+            if count > 0 {
+                guard deliver(fresh: count) else { break }
+                if count < room, !state.contains(.peerShut) { break }
+            } else if count == 0 {
+                state.insert(.peerShut)
+                endOfInput()
+                break
+            } else {
+                let number = errno
+                if number == EINTR { continue }
+                if number != EAGAIN { close(.failed(errno: number)) }
+                break
+            }
+            rounds += 1
+            if rounds == Self.readsPerTurn {
+                scheduleRead()
+                break
+            }
+        }
+        endCork()
+    }
+
+    /// Gives the kept bytes and `fresh` new ones, which stand behind their place in the receive buffer, to the handler.
+    /// False when reading must stop.
+    private func deliver(fresh: Int) -> Bool {
+        let kept = tail.count
+        if kept > 0 {
+            let buffer = context.receiveBuffer
+            tail.withBytes { if let base = $0.baseAddress { memcpy(buffer, base, kept) } }
+            tail.clear()
+        }
+        let count = kept + fresh
+        var taken = state.contains(.lingering) ? count : 0
+        while taken < count, let current = handler {
+            var span = MutableRawSpan(
+                _unsafeBytes: UnsafeMutableRawBufferPointer(start: context.receiveBuffer + taken, count: count - taken))
+            taken += current.received(&span, on: self)
+            if isClosed { return false }
+            // A new handler gets what the old one left; the same one has taken all it can for now.
+            if handler === current { break }
+        }
+        if taken < count {
+            tail.append(UnsafeRawBufferPointer(start: context.receiveBuffer + taken, count: count - taken))
+        }
+        return !state.contains(.paused)
+    }
+
+    private func endOfInput() {
+        guard !state.contains(.peerEnded), !isClosed else { return }
+        state.insert(.peerEnded)
+        if state.contains(.lingering) {
+            close(.closed)
+        } else {
+            handler?.peerEnded(self)
+        }
+    }
+
+    // MARK: Writing
+
+    private func beginCork() {
+        context.corked = Unmanaged.passUnretained(self)
+        context.corkCount = 0
+    }
+
+    private func endCork() {
+        flushCork()
+        context.corked = nil
+    }
+
+    @inline(__always)
+    private var isCorked: Bool {
+        guard let corked = context.corked else { return false }
+        return corked.toOpaque() == Unmanaged.passUnretained(self).toOpaque()
+    }
+
+    /// Sends, or keeps what cannot go now. After `close` it does nothing.
+    func send(_ bytes: RawSpan) {
+        bytes.withUnsafeBytes { send($0) }
+    }
+
+    func send(text: String) { send(text.utf8Span.span.bytes) }
+
+    /// A frame header and its payload, without joining them first.
+    func send(header: WebSocketFrameHeader, payload: RawSpan) {
+        let count = header.count + payload.byteCount
+        if isCorked, output.isEmpty, count <= StreamLoop.corkCapacity, state.isDisjoint(with: [.closed, .connecting]) {
+            if context.corkCount + count > StreamLoop.corkCapacity {
+                flushCork()
+                guard output.isEmpty else { return sendParts(header, payload) }
+            }
+            let place = context.corkBuffer + context.corkCount
+            for index in 0..<header.count { place.storeBytes(of: header.bytes[index], toByteOffset: index, as: UInt8.self) }
+            payload.withUnsafeBytes {
+                if let base = $0.baseAddress { memcpy(place + header.count, base, $0.count) }
+            }
+            context.corkCount += count
+        } else {
+            sendParts(header, payload)
+        }
+    }
+
+    private func sendParts(_ header: WebSocketFrameHeader, _ payload: RawSpan) {
+        let count = header.count
+        send(header.bytes.span.bytes.extracting(0..<count))
+        send(payload)
+    }
+
+    /// Like `send(header:payload:)`, the payload masked with `key` on its way (a client's frame).
+    func send(header: WebSocketFrameHeader, payload: RawSpan, maskedWith key: UInt32) {
+        guard state.isDisjoint(with: [.closed]) else { return }
+        if isCorked { flushCork() }
+        let count = header.count
+        output.append(header.bytes.span.bytes.extracting(0..<count))
+        output.append(payload)
+        output.withLast(payload.byteCount) { Masking.apply(key, phase: 0, to: $0) }
+        outputGrew()
+    }
+
+    private func send(_ bytes: UnsafeRawBufferPointer) {
+        guard !isClosed, let base = bytes.baseAddress, bytes.count > 0 else { return }
+        if isCorked, output.isEmpty, !state.contains(.connecting) {
+            if context.corkCount + bytes.count > StreamLoop.corkCapacity { flushCork() }
+            if output.isEmpty, !isClosed {
+                if bytes.count <= StreamLoop.corkCapacity {
+                    memcpy(context.corkBuffer + context.corkCount, base, bytes.count)
+                    context.corkCount += bytes.count
+                    return
+                }
+                // Too large to gather: straight to the kernel, the rest below.
+                let sent = write(bytes)
+                guard closeIfFailed(), sent < bytes.count else { return }
+                output.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+                return outputGrew()
+            }
+        }
+        guard !isClosed else { return }
+        output.append(bytes)
+        outputGrew()
+    }
+
+    private func outputGrew() {
+        if output.count > Self.highMark { state.insert(.owesDrained) }
+        if output.count > Int(outputBound) { return close(.overflow) }
+        guard state.isDisjoint(with: [.dirty, .blocked, .connecting]) else { return }
+        state.insert(.dirty)
+        context.noteDirty(self)
+    }
+
+    private func flushCork() {
+        let count = context.corkCount
+        guard count > 0 else { return }
+        context.corkCount = 0
+        guard !isClosed else { return }
+        let bytes = UnsafeRawBufferPointer(start: context.corkBuffer, count: count)
+        let sent = write(bytes)
+        guard closeIfFailed(), sent < count else { return }
+        output.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        outputGrew()
+    }
+
+    /// What the kernel took. An error is kept for `closeIfFailed`: closing here would free what the caller still holds.
+    private func write(_ bytes: UnsafeRawBufferPointer) -> Int {
+        var sent = 0
+        while sent < bytes.count, let base = bytes.baseAddress {
+            let count = Glibc.send(descriptor, base + sent, bytes.count - sent, Int32(MSG_NOSIGNAL))
+            if count >= 0 {
+                sent += count
+            } else {
+                let number = errno
+                if number == EINTR { continue }
+                state.insert(.blocked)
+                if number != EAGAIN { writeError = number }
+                break
+            }
+        }
+        return sent
+    }
+
+    /// Ends the stream if the last write failed; false then.
+    private func closeIfFailed() -> Bool {
+        guard writeError != 0 else { return true }
+        close(.failed(errno: writeError))
+        return false
+    }
+
+    func flushDirty() {
+        state.remove(.dirty)
+        flush()
+    }
+
+    private func flush() {
+        guard state.isDisjoint(with: [.closed, .blocked, .connecting]) else { return }
+        if !output.isEmpty {
+            let sent = output.withBytes { write($0) }
+            guard closeIfFailed() else { return }
+            output.consume(sent)
+        }
+        if state.contains(.owesDrained), output.count <= Self.highMark / 4 {
+            state.remove(.owesDrained)
+            handler?.drained(self)
+        }
+        if output.isEmpty, state.contains(.closing), !isClosed { finishClosing() }
+    }
+
+    // MARK: Ending
+
+    /// Closes when everything written so far has gone out. With `lingering`, ends only our side then and drops what the
+    /// peer still sends, so that a reset does not destroy the last answer under way (RFC 9112 §9.6); somebody must
+    /// hold a time limit over it.
+    func closeAfterFlush(lingering: Bool = false) {
+        guard !isClosed else { return }
+        state.insert(.closing)
+        if lingering { state.insert(.lingering) }
+        if isCorked { flushCork() }
+        if output.isEmpty, !isClosed { finishClosing() }
+    }
+
+    private func finishClosing() {
+        state.remove(.closing)
+        if state.contains(.lingering), !state.contains(.peerEnded) {
+            shutdown(descriptor, Int32(SHUT_WR))
+            tail.clear()
+            resume()
+        } else {
+            close(.closed)
+        }
+    }
+
+    func close(_ end: StreamEnd) {
+        guard !isClosed else { return }
+        if isCorked, end == .closed { flushCork() }
+        guard !isClosed else { return }
+        state.insert(.closed)
+        if isCorked { context.corkCount = 0 }
+        context.loop.remove(self)
+        Glibc.close(descriptor)
+        output.clear()
+        let last = handler
+        handler = nil
+        last?.closed(self, end)
+    }
+}

@@ -1,0 +1,151 @@
+import Glibc
+import Reactor
+
+/// One listening socket on one loop, and the connections that came in through it.
+final class Listener: Source {
+    let configuration: HTTPServerConfiguration
+    let service: any HTTPService
+    private let context: StreamLoop
+    private var retryTimer: Timer?
+    private(set) var isDraining = false
+    /// Open connections, by descriptor; what a stopping server closes.
+    private var streams: [Int32: ByteStream] = [:]
+    private var onEmpty: (() -> Void)?
+
+    init(
+        descriptor: Int32, loop: EventLoop, configuration: HTTPServerConfiguration, service: any HTTPService
+    ) {
+        self.configuration = configuration
+        self.service = service
+        context = StreamLoop.of(loop)
+        super.init(descriptor: descriptor)
+    }
+
+    deinit { if !isDraining { Glibc.close(descriptor) } }
+
+    var connectionCount: Int { streams.count }
+
+    override func ready(_ readiness: Readiness) { acceptAll() }
+
+    private func acceptAll() {
+        // At most this many at a time, so that established connections are served in between.
+        for _ in 0..<64 {
+            var storage = sockaddr_storage()
+            let accepted = acceptConnection(descriptor, &storage)
+            if accepted >= 0 {
+                guard let peer = SocketAddress(storage: storage) else {
+                    Glibc.close(accepted)
+                    continue
+                }
+                open(accepted, peer)
+                continue
+            }
+            switch -accepted {
+            case EAGAIN: return
+            case EINTR, ECONNABORTED, EPROTO: continue
+            default:
+                // Out of descriptors or memory: the edge is used up, so look again by the clock.
+                return retry(afterMilliseconds: 50)
+            }
+        }
+        retry(afterMilliseconds: 0)
+    }
+
+    private func retry(afterMilliseconds milliseconds: UInt64) {
+        guard !isDraining else { return }
+        let timer = retryTimer ?? Timer { [weak self] in self?.acceptAll() }
+        retryTimer = timer
+        context.loop.schedule(timer, afterMilliseconds: milliseconds)
+    }
+
+    private func open(_ descriptor: Int32, _ peer: SocketAddress) {
+        setNoDelay(descriptor)
+        let stream = ByteStream(descriptor: descriptor, peer: peer, context: context)
+        let connection = HTTPServerConnection(stream: stream, listener: self)
+        streams[descriptor] = stream
+        do {
+            try stream.start(connection)
+        } catch {
+            stream.close(.closed)
+        }
+    }
+
+    func ended(_ stream: ByteStream) {
+        if streams[stream.descriptor] === stream { streams[stream.descriptor] = nil }
+        if streams.isEmpty, let onEmpty {
+            self.onEmpty = nil
+            onEmpty()
+        }
+    }
+
+    func authenticated(_ stream: ByteStream) {}
+
+    /// The client behind a peer: itself, unless the peer is a proxy that we trust.
+    func clientAddress(peer: IPAddress, headers: HTTPHeaders) -> IPAddress { peer }
+
+    /// Stops accepting, ends idle HTTP connections and those that become idle. WebSockets are their owner's to close.
+    /// `whenEmpty` is called when the last connection is gone.
+    func drain(whenEmpty: @escaping () -> Void) {
+        stopAccepting()
+        for stream in streams.values {
+            (stream.handler as? HTTPServerConnection)?.drain()
+        }
+        if streams.isEmpty { whenEmpty() } else { onEmpty = whenEmpty }
+    }
+
+    private func stopAccepting() {
+        guard !isDraining else { return }
+        isDraining = true
+        if let retryTimer { context.loop.cancel(retryTimer) }
+        context.loop.remove(self)
+        Glibc.close(descriptor)
+    }
+
+    func stop() {
+        stopAccepting()
+        for stream in streams.values { stream.close(.closed) }
+    }
+}
+
+/// Small messages must not wait for the acknowledgement of earlier ones.
+func setNoDelay(_ descriptor: Int32) {
+    var on: Int32 = 1
+    setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+}
+
+/// Makes listening sockets.
+enum ListeningSocket {
+    /// A non-blocking socket that listens at `address` and shares its port with the other loops of this process.
+    static func open(_ address: SocketAddress) throws(TransportError) -> Int32 {
+        let family = address.ip.isV4 ? AF_INET : AF_INET6
+        let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        let descriptor = socket(family, kind, 0)
+        guard descriptor >= 0 else { throw TransportError(.system, "socket failed with errno \(errno)") }
+        var on: Int32 = 1
+        let size = socklen_t(MemoryLayout<Int32>.size)
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size)
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, &on, size)
+        let bound = address.withSocketAddress { bind(descriptor, $0, $1) }
+        guard bound == 0 else {
+            let number = errno
+            close(descriptor)
+            throw TransportError(.system, "cannot listen at \(address): errno \(number)")
+        }
+        guard listen(descriptor, 4_096) == 0 else {
+            let number = errno
+            close(descriptor)
+            throw TransportError(.system, "listen at \(address) failed with errno \(number)")
+        }
+        return descriptor
+    }
+
+    /// Where it listens in fact, after port 0.
+    static func localAddress(_ descriptor: Int32) -> SocketAddress? {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let status = withUnsafeMutablePointer(to: &storage) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+        }
+        return status == 0 ? SocketAddress(storage: storage) : nil
+    }
+}

@@ -1,0 +1,84 @@
+import Glibc
+import Reactor
+
+/// What all streams of one loop share, so that an idle connection owns no buffer: the receive buffer, the cork buffer,
+/// the list of streams with something to flush at the end of the turn.
+///
+/// An owner of raw memory; confined to its loop. The buffers are never freed before the loop itself.
+final class StreamLoop {
+    /// One read of a stream at most; pages that no read has touched cost nothing.
+    static let receiveCapacity = 512 << 10
+    static let corkCapacity = 64 << 10
+
+    unowned let loop: EventLoop
+    let receiveBuffer = UnsafeMutableRawPointer.allocate(byteCount: receiveCapacity, alignment: 64)
+    let corkBuffer = UnsafeMutableRawPointer.allocate(byteCount: corkCapacity, alignment: 64)
+    /// The stream in whose read we are: what it sends gathers in the cork buffer and leaves with one call.
+    @exclusivity(unchecked) var corked: Unmanaged<ByteStream>?
+    @exclusivity(unchecked) var corkCount = 0
+
+    private var dirty: [ByteStream] = []
+    private var readAgain: [ByteStream] = []
+    private var masks: [UInt32] = []
+    private var dateSecond: UInt64 = 0
+    private var dateBytes: [UInt8] = []
+
+    /// The loop's own, made at the first use.
+    static func of(_ loop: EventLoop) -> StreamLoop { loop.resident { StreamLoop($0) } }
+
+    private init(_ loop: EventLoop) {
+        self.loop = loop
+        loop.atEndOfTurn { [unowned self] in endTurn() }
+    }
+
+    deinit {
+        receiveBuffer.deallocate()
+        corkBuffer.deallocate()
+    }
+
+    /// Has `stream` flushed once at the end of this turn, however often it wrote.
+    func noteDirty(_ stream: ByteStream) { dirty.append(stream) }
+
+    /// Reads from `stream` later: never inside another stream's read, which holds the shared buffer.
+    func noteReadAgain(_ stream: ByteStream) { readAgain.append(stream) }
+
+    private func endTurn() {
+        if !readAgain.isEmpty {
+            // A stream that is put back by its own read waits for the next turn, so others get their share.
+            let batch = readAgain
+            readAgain.removeAll(keepingCapacity: true)
+            for stream in batch { stream.readAgain() }
+            if !readAgain.isEmpty { loop.post {} }
+        }
+        // Handlers that hear of a drained stream may write again, but not for ever inside one turn.
+        for _ in 0..<8 where !dirty.isEmpty {
+            let batch = dirty
+            dirty.removeAll(keepingCapacity: true)
+            for stream in batch { stream.flushDirty() }
+        }
+        if !dirty.isEmpty { loop.post {} }
+    }
+
+    /// A masking key for one frame: unpredictable (RFC 6455 §10.3), drawn from the kernel in batches.
+    func nextMask() -> UInt32 {
+        if masks.isEmpty {
+            var generator = SystemRandomNumberGenerator()
+            for _ in 0..<128 {
+                let word: UInt64 = generator.next()
+                masks.append(UInt32(truncatingIfNeeded: word))
+                masks.append(UInt32(truncatingIfNeeded: word >> 32))
+            }
+        }
+        return masks.removeLast()
+    }
+
+    /// The value of a `date` field, made once per second.
+    func date() -> [UInt8] {
+        let second = unixMilliseconds() / 1_000
+        if second != dateSecond {
+            dateSecond = second
+            dateBytes = Array(HTTPDate.format(unixSeconds: second).utf8)
+        }
+        return dateBytes
+    }
+}
