@@ -10,12 +10,18 @@ struct AuditHead: Equatable {
 
 /// Appends records. Belongs to the writer thread; a rolled-back request gets its `head` put back.
 final class AuditChain {
+    /// Records between two signed checkpoints: one signature (about 50 µs) per so many records, and the most records
+    /// that retention removes in one transaction.
+    static let checkpointInterval: UInt64 = 4_096
+
     var head: AuditHead
     private var hasher = AuditHasher()
+    private let signer: AuditSigner
 
     /// Goes on after the last record, or after the last signed checkpoint if that is further: then records are
     /// missing, and the gap stays visible for ever instead of being filled with other records.
-    init(_ connection: Connection) throws(StoreError) {
+    init(_ connection: Connection, signer: AuditSigner) throws(StoreError) {
+        self.signer = signer
         head = AuditHead()
         let reader = Reader(access: StoreAccess(connection: connection))
         let record = try reader.first(
@@ -41,7 +47,31 @@ final class AuditChain {
             entry.sequence, entry.milliseconds, entry.actorKind, entry.actor, entry.address, entry.correlation,
             entry.action, entry.target, entry.clients, entry.outcome, entry.reason, entry.detail, hash)
         head = AuditHead(sequence: entry.sequence, milliseconds: entry.milliseconds, hash: hash)
+        if entry.sequence % Self.checkpointInterval == 0 { _ = try checkpoint(transaction) }
         return entry.sequence
+    }
+
+    /// Signs the head, unless that was done already. `nil` for an empty trail.
+    func checkpoint(_ transaction: borrowing Transaction) throws(StoreError) -> AuditCheckpoint? {
+        guard head.sequence > 0 else { return nil }
+        let last = try transaction.first(
+            "SELECT sequence, time_ms, hash, key, signature FROM audit_checkpoints WHERE sequence = ?", head.sequence,
+            row: AuditCheckpoint.init)
+        if let last { return last }
+        let checkpoint = try signer.sign(head)
+        try transaction.run(
+            "INSERT INTO audit_checkpoints VALUES (?, ?, ?, ?, ?)", checkpoint.sequence, checkpoint.milliseconds,
+            checkpoint.hash, checkpoint.key, checkpoint.signature)
+        return checkpoint
+    }
+}
+
+extension AuditCheckpoint {
+    /// A row of `sequence, time_ms, hash, key, signature`.
+    init(_ row: borrowing Row) throws(StoreError) {
+        self.init(
+            sequence: row.unsigned(0), milliseconds: row.unsigned(1),
+            hash: SHA256.Digest(bytes: row.bytes(2)) ?? .zero, key: row.text(3), signature: row.bytes(4))
     }
 }
 

@@ -25,6 +25,8 @@ final class BatchRunner {
     /// Pages in the write-ahead log after the last commit.
     var logPages: Int { Int(logPageCounter.pointee) }
 
+    var newestAuditRecord: UInt64 { chain.head.sequence }
+
     func close() {
         _ = try? connection.checkpoint(SQLITE_CHECKPOINT_TRUNCATE)
         connection.close()

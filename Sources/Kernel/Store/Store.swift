@@ -1,3 +1,4 @@
+import Crypto
 import Glibc
 import Reactor
 import Synchronization
@@ -18,22 +19,30 @@ public final class Store: Sendable {
     /// Until `close`.
     private let held: Mutex<Held?>
 
+    /// The key that signs the audit trail.
+    public let auditKey: P256.PublicKey
+    /// The newest durable audit record; 0 for none.
+    public var newestAuditRecord: UInt64 { writer.newestAuditRecord }
+
     public var statistics: StoreStatistics { writer.statistics }
     /// Writes that wait or run now.
     public var queueDepth: Int { writer.depth }
 
     /// Opens, or makes, the database of a data directory, brings its schema forward and starts the threads.
-    /// - Parameter migrations: those of all areas; the store's own come first by themselves.
+    /// - Parameters:
+    ///   - migrations: those of all areas; the audit trail's come first by themselves.
+    ///   - safe: seals the key of the audit trail.
     /// - Throws: 409 `data-directory-in-use`, 500 `store-refused` (foreign or newer database), 507 `disk-full`, …
     public static func open(
-        directory: String, migrations: [Migration], options: StoreOptions = StoreOptions()
+        directory: String, migrations: [Migration], options: StoreOptions = StoreOptions(), safe: KeySafe = KeySafe()
     ) throws(Problem) -> Store {
         let path = directory + "/core.sqlite3"
         let lock = try prepare(directory, path)
+        let signer = try AuditSigner(directory: directory, safe: safe)
         do throws(StoreError) {
             let connection = try Connection(path: path, mode: .writer, options: options)
             try Migrations.apply(Audit.migrations + migrations, to: connection, now: unixMilliseconds())
-            return try Store(directory, path, lock, connection, options)
+            return try Store(directory, path, lock, connection, signer, options)
         } catch {
             throw error.problem
         }
@@ -41,10 +50,11 @@ public final class Store: Sendable {
 
     private init(
         _ directory: String, _ path: String, _ lock: DirectoryLock, _ connection: sending Connection,
-        _ options: StoreOptions
+        _ signer: AuditSigner, _ options: StoreOptions
     ) throws(StoreError) {
         self.directory = directory
-        let chain = try AuditChain(connection)
+        let chain = try AuditChain(connection, signer: signer)
+        auditKey = signer.publicKey
         let batches = BatchRunner(connection, chain: chain)
         let statistics = StoreStatistics()
         let checkpointer = Checkpointer(

@@ -15,6 +15,7 @@ final class Writer: @unchecked Sendable {
     private let queuedBytes = Atomic<Int>(0)
     private let stopping = Atomic<Bool>(false)
     private let ended = Atomic<Bool>(false)
+    private let auditRecord: Atomic<UInt64>
     let statistics: StoreStatistics
     private let options: StoreOptions
 
@@ -27,6 +28,7 @@ final class Writer: @unchecked Sendable {
         _ batches: sending BatchRunner, checkpointer: Checkpointer, statistics: StoreStatistics, options: StoreOptions
     ) {
         self.statistics = statistics
+        auditRecord = Atomic(batches.newestAuditRecord)
         self.batches = batches
         self.checkpointer = checkpointer
         self.options = options
@@ -58,6 +60,7 @@ final class Writer: @unchecked Sendable {
         doorbell.ring()
     }
 
+    var newestAuditRecord: UInt64 { auditRecord.load(ordering: .relaxed) }
     var depth: Int { queuedRequests.load(ordering: .relaxed) }
 
     private static let busy = Problem(
@@ -88,6 +91,7 @@ final class Writer: @unchecked Sendable {
             let batch = takeBatch()
             let start = monotonicNanoseconds()
             batches.commit(batch)
+            auditRecord.store(batches.newestAuditRecord, ordering: .relaxed)
             statistics.committed(batch.count, nanoseconds: monotonicNanoseconds() &- start)
             release(requests: batch.count, bytes: batch.reduce(0) { $0 + $1.bytes })
             complete(batch)
