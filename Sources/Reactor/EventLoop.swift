@@ -7,9 +7,12 @@ import Synchronization
 /// Confined things (sources, timers, `now`) may be touched only on the loop's thread; debug builds trap otherwise.
 /// `post`, `spawn` and `enqueue` may be called from any thread.
 ///
+/// It is a task executor and on purpose no serial one: a job that ran as isolated to a serial executor would be enqueued
+/// once more at each suspension, to get back to its task's preference.
+///
 /// `@unchecked Sendable`: `mail`, `asleep`, `finished` and the descriptors are safe across threads by their types;
 /// every other stored property is read and written only on the loop's own thread, after `start` has handed it over.
-public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable {
+public final class EventLoop: TaskExecutor, @unchecked Sendable {
     public let name: String
 
     private enum Letter {
@@ -111,9 +114,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     public func enqueue(_ job: consuming ExecutorJob) { deliver(.job(UnownedJob(job))) }
 
-    public func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
     public func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
-    public func checkIsolated() { preconditionCurrent() }
 
     /// Ends the thread after the present turn. Idempotent.
     public func stop() {
@@ -288,9 +289,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
         for letter in letters {
             switch letter {
             case .work(let work): work()
-            case .job(let job):
-                job.runSynchronously(
-                    isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+            case .job(let job): job.runSynchronously(on: asUnownedTaskExecutor())
             }
         }
     }
