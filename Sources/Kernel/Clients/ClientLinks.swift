@@ -180,25 +180,38 @@ extension Clients {
             """, client, kept)
     }
 
+    enum SessionStart: Sendable {
+        case begun
+        /// The epoch was accepted before.
+        case repeated
+        /// A higher epoch was accepted since this hello arrived.
+        case overtaken
+        case forgotten
+    }
+
     /// What one connect writes: the new epoch and, if the last session is still open, its end. Durable before the
     /// acceptance is sent.
-    /// - Returns: false if the epoch is not above the last accepted one.
+    /// - Parameters:
+    ///   - end: how the last link ended, if that is known but not written yet.
+    ///   - withNewKey: epochs start anew with a key.
     static func beginSession(
         _ transaction: borrowing Transaction, _ hello: AgentHello, _ client: ClientID, after end: UnwrittenLinks.End?,
-        now: UInt64, keeping kept: Int
-    ) throws(StoreError) -> Bool {
+        now: UInt64, keeping kept: Int, withNewKey: Bool = false
+    ) throws(StoreError) -> SessionStart {
         let last = try transaction.first(
-            "SELECT epoch, disconnected_ms IS NULL FROM client_links WHERE client = ?", client
+            """
+            SELECT l.epoch, l.connected_ms IS NOT NULL AND l.disconnected_ms IS NULL
+            FROM clients c LEFT JOIN client_links l ON l.client = c.id WHERE c.id = ?
+            """, client
         ) { (row) throws(StoreError) in (epoch: row.unsigned(0), isOpen: row.bool(1)) }
-        if let last {
-            guard hello.epoch > last.epoch else { return false }
-            if last.isOpen {
-                let fenced = LinkEnd(code: "fenced", detail: "a newer link was accepted")
-                let known = end.flatMap { $0.epoch == last.epoch ? $0 : nil }
-                try endSession(
-                    transaction, client, known ?? UnwrittenLinks.End(epoch: last.epoch, at: now, end: fenced),
-                    keeping: kept)
-            }
+        guard let last else { return .forgotten }
+        guard withNewKey || hello.epoch > last.epoch else { return hello.epoch == last.epoch ? .repeated : .overtaken }
+        if last.isOpen {
+            let fenced = LinkEnd(code: "fenced", detail: "a newer link was accepted")
+            let known = end.flatMap { $0.epoch == last.epoch ? $0 : nil }
+            try endSession(
+                transaction, client, known ?? UnwrittenLinks.End(epoch: last.epoch, at: now, end: fenced),
+                keeping: kept)
         }
         try transaction.run(
             """
@@ -208,6 +221,30 @@ extension Clients {
                 boot_id = excluded.boot_id, agent_version = excluded.agent_version,
                 connected_ms = excluded.connected_ms, disconnected_ms = NULL
             """, client, hello.epoch, hello.address, hello.bootID, hello.agentVersion, now)
-        return true
+        return .begun
+    }
+
+    /// After the commit that made the hello's epoch durable.
+    func noteAdmitted(_ client: ClientID, _ hello: AgentHello, now: UInt64) {
+        fleet.withLock { table in
+            guard let slot = table.slot(of: client), let row = table.row(slot), hello.epoch > row.epoch else { return }
+            table.update(slot) { row in
+                row.epoch = hello.epoch
+                row.admittedAt = now
+                row.address = hello.address
+                row.agentVersion = hello.agentVersion
+            }
+        }
+    }
+
+    /// Epochs start anew: the client has a new key, or an operator said which of two machines stays.
+    func resetEpoch(of client: ClientID) {
+        fleet.withLock { table in
+            guard let slot = table.slot(of: client) else { return }
+            table.update(slot) { row in
+                row.epoch = 0
+                row.admittedAt = 0
+            }
+        }
     }
 }
