@@ -2,7 +2,7 @@ import Program
 import Testing
 
 @Suite struct MetricsTests {
-    private func text(_ metrics: Metrics) -> String { String(decoding: metrics.exposition(), as: UTF8.self) }
+    private func text(_ metrics: Metrics) -> String { metrics.exposition() }
 
     @Test func exposition() {
         let metrics = Metrics()

@@ -93,7 +93,7 @@ public final class Metrics: Sendable {
 
     public static let contentType = "text/plain; version=0.0.4; charset=utf-8"
 
-    public func exposition() -> [UInt8] {
+    public func exposition() -> String {
         let snapshot = families.withLock { families in
             families.order.compactMap { name in families.byName[name].map { (name, $0) } }
         }
@@ -110,7 +110,7 @@ public final class Metrics: Sendable {
                 }
             }
         }
-        return Array(text.utf8)
+        return text
     }
 
     private static func lines(_ name: String, _ labels: String, _ histogram: Histogram) -> String {
