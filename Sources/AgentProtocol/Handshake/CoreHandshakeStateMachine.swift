@@ -41,6 +41,8 @@ public struct CoreHandshakeStateMachine: Sendable {
         case over
     }
 
+    public var backupPins: [String] { identity.backupPins }
+
     private let identity: CoreIdentity
     private let binding: LinkBinding
     private let challenge: Challenge

@@ -73,6 +73,11 @@ public enum LinkBinding: Sendable {
     public static let exporterLabel = "EXPORTER-client-manager-agent-v1"
     public static let exporterBytes = 32
 
+    /// `nil` when the system gives no key.
+    public static func freshExchange() -> LinkBinding? {
+        (try? X25519.PrivateKey.generate()).map { .exchange($0) }
+    }
+
     public var kind: BindingKind {
         switch self {
         case .exporter: .tlsExporter

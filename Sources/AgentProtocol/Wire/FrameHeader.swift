@@ -17,6 +17,9 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     case facts = 0x12
     case close = 0x13
     case move = 0x14
+    /// A fresh nonce over an accepted link, and the agent's signature over it.
+    case liveness = 0x15
+    case livenessProof = 0x16
 
     // What an agent still holds after a (re)connect, channel 0 except `decision`.
     case report = 0x20
@@ -99,6 +102,8 @@ public enum WireLimits {
     public static func payloadBytes(_ kind: FrameKind) -> Int {
         switch kind {
         case .challenge, .hello, .coreProof, .agentProof, .accepted, .pending, .refused, .close, .move: controlBytes
+        case .liveness: LivenessCheck.nonceBytes
+        case .livenessProof: LivenessCheck.signatureBytes
         case .facts: factsBytes
         case .open: openBytes
         case .data: dataBytes

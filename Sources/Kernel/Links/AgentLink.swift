@@ -2,19 +2,50 @@ import AgentProtocol
 import Reactor
 
 /// The core's handle of one accepted agent connection: it may travel between threads; the connection itself stays on
-/// its loop. Every call is asynchronous mail; on a link that is already down it does nothing.
+/// its loop. Every call is asynchronous mail (at once on the link's own loop); on a link that is down it does nothing.
 public final class AgentLink: Sendable {
     public let client: ClientID
     public let epoch: UInt64
     public let address: String
-    init(client: ClientID, epoch: UInt64, address: String) {
+    /// `nil` only in tests of the services that use links.
+    private let connection: Confined<AgentConnection>?
+
+    init(client: ClientID, epoch: UInt64, address: String, connection: Confined<AgentConnection>? = nil) {
         self.client = client
         self.epoch = epoch
         self.address = address
+        self.connection = connection
     }
-    public func send(_ order: Order) {}
-    public func cancel(_ command: CommandID) {}
-    /// Credit: the agent may send this stream up to `offset` (exclusive). Only ever grows.
-    public func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64) {}
-    public func close(_ end: LinkEnd) {}
+
+    /// An order that cannot be sent (too many channels, too large) ends at once: the sink hears of a refusal.
+    public func send(_ order: Order) { reach { $0.send(order) } }
+
+    public func cancel(_ command: CommandID) { reach { $0.cancel(command) } }
+
+    /// Credit: the agent may send this stream up to `offset` (exclusive). Only ever grows. The first
+    /// `WireLimits.initialWindowBytes` beyond the start of a channel need none.
+    public func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64) {
+        reach { $0.grant(command, stream, upTo: offset) }
+    }
+
+    /// Tells the agent why, and closes. The registry hears `linkDown` with the same end.
+    public func close(_ end: LinkEnd) { reach { $0.end(end, tellAgent: true) } }
+
+    /// Whether the machine that holds the key is still there: it signs a fresh nonce in time. One check at a time per
+    /// link; a second one while the first waits answers false.
+    public func challenge(timeoutMilliseconds: Int) async -> Bool {
+        guard let connection else { return false }
+        return await withCheckedContinuation { continuation in
+            connection.post { $0.checkLiveness(milliseconds: UInt64(clamping: timeoutMilliseconds), continuation) }
+        }
+    }
+
+    private func reach(_ body: @escaping @Sendable (AgentConnection) -> Void) {
+        guard let connection else { return }
+        if connection.loop.isCurrent {
+            connection.assumeOnLoop(body)
+        } else {
+            connection.post(body)
+        }
+    }
 }

@@ -19,6 +19,23 @@ public struct AgentHello: Sendable {
     /// Peer address without port, after trusted proxies were taken off.
     public var address: String
     public var correlation: String
+
+    public init(
+        publicKey: [UInt8], client: ClientID? = nil, enrollmentToken: String? = nil, bootID: String, epoch: UInt64,
+        agentVersion: String = "", hostname: String = "", succession: [UInt8]? = nil, address: String,
+        correlation: String = ""
+    ) {
+        self.publicKey = publicKey
+        self.client = client
+        self.enrollmentToken = enrollmentToken
+        self.bootID = bootID
+        self.epoch = epoch
+        self.agentVersion = agentVersion
+        self.hostname = hostname
+        self.succession = succession
+        self.address = address
+        self.correlation = correlation
+    }
 }
 
 /// The kernel's answer to a hello.
@@ -82,6 +99,12 @@ public protocol AgentAuthority: Sendable {
     func facts(_ client: ClientID, _ facts: JSONValue)
     /// Waits for the operator's verdict on a pending enrollment; `nil` when it lapsed.
     func verdict(enrollment: String) async -> Admission?
+    /// A peer was turned away before it was admitted; `client` is only what it claimed. To be counted, not written each.
+    func handshakeFailed(address: String, client: ClientID?, code: String, message: String)
+}
+
+extension AgentAuthority {
+    public func handshakeFailed(address: String, client: ClientID?, code: String, message: String) {}
 }
 
 /// Where executions of an agent end up: implemented by `Commands`. Called on the link's loop.

@@ -1,0 +1,169 @@
+import AgentProtocol
+import Reactor
+import Synchronization
+import Transport
+
+/// Bounds and times of the agents' side of the core.
+public struct AgentEndpointOptions: Sendable {
+    /// A proxy ends TLS in front of the core: the handshake brings its own exchange and frames are sealed.
+    public var viaProxy = false
+    /// Open executions of one link.
+    public var channels = WireLimits.channels
+    /// Agents per second that a planned stop calls back.
+    public var reconnectsPerSecond = 2_000
+    /// Before the first of them: the time that a restart takes.
+    public var reconnectAfterMilliseconds: UInt64 = 1_000
+    /// Of unauthenticated agent connections that are in their handshake, per loop.
+    public var handshakesPerLoop = 4_096
+    public var coreVersion = ""
+
+    public init() {}
+}
+
+/// Where agents come in: takes upgraded connections of the path `/agent`, drives the registry (`AgentAuthority`) and
+/// the commands (`ExecutionSink`), and keeps each connection on the loop that accepted it.
+///
+/// Sendable: the parts per loop are confined; the table of them is behind a mutex that is held only to look one up.
+public final class AgentEndpoint: Sendable {
+    public let options: AgentEndpointOptions
+    let authority: any AgentAuthority
+    let sink: any ExecutionSink
+    private let identity: @Sendable () -> CoreIdentity
+    private let homes = Mutex<[ObjectIdentifier: Confined<LinkHome>]>([:])
+    private let isStopping = Atomic<Bool>(false)
+
+    /// - Parameter identity: asked once per connection; cheap.
+    public init(
+        options: AgentEndpointOptions = .init(), identity: @escaping @Sendable () -> CoreIdentity,
+        authority: any AgentAuthority, sink: any ExecutionSink
+    ) {
+        self.options = options
+        self.identity = identity
+        self.authority = authority
+        self.sink = sink
+    }
+
+    /// Takes one request for `/agent` over, on its loop. What is no proper upgrade is answered here.
+    public func accept(_ exchange: HTTPExchange) {
+        guard let loop = exchange.loop else { return }
+        guard !isStopping.load(ordering: .relaxed) else {
+            return exchange.refuse(HTTPRefusal(503, "the core is stopping"))
+        }
+        guard WebSocketHandshake.offered(AgentConnection.subprotocol, by: exchange.head) else {
+            return exchange.refuse(
+                HTTPRefusal(400, "agents offer the WebSocket subprotocol \(AgentConnection.subprotocol)"))
+        }
+        let home = home(of: loop)
+        guard home.handshakes < options.handshakesPerLoop else {
+            return exchange.refuse(HTTPRefusal(503, "too many agents are in their handshake; try again"))
+        }
+        do throws(HTTPRefusal) {
+            let socket = try exchange.upgrade(
+                subprotocol: AgentConnection.subprotocol, maximumMessage: WireLimits.messageBytesToCore + 64)
+            let binding: LinkBinding
+            if options.viaProxy {
+                guard let key = LinkBinding.freshExchange() else {
+                    return socket.close(.internalError, "no key exchange now")
+                }
+                binding = key
+            } else if let value = socket.exportKeyingMaterial(
+                label: LinkBinding.exporterLabel, count: LinkBinding.exporterBytes)
+            {
+                binding = .exporter(value)
+            } else if exchange.address.isLoopback, !exchange.isSecure {
+                binding = .loopback
+            } else {
+                return socket.close(.policyViolation, "agents connect over TLS; plain only on loopback")
+            }
+            let address = exchange.address.description
+            let connection = AgentConnection(
+                socket: socket, home: home, address: address, identity: identity(), binding: binding,
+                markAuthenticated: { [weak exchange] in exchange?.markAuthenticated() })
+            socket.delegate = connection
+            connection.begin()
+        } catch { exchange.refuse(error) }
+    }
+
+    /// The loop's own part, made at its first agent. On that loop.
+    private func home(of loop: EventLoop) -> LinkHome {
+        let confined = homes.withLock { homes in
+            if let known = homes[ObjectIdentifier(loop)] { return known }
+            let made = Confined(LinkHome(endpoint: self, loop: loop), on: loop)
+            homes[ObjectIdentifier(loop)] = made
+            return made
+        }
+        return confined.assumeOnLoop { $0 }
+    }
+
+    /// Open agent connections, accepted or not. A moment's number.
+    public func connections() async -> Int {
+        var count = 0
+        for home in homes.withLock({ Array($0.values) }) { count += await home.ask { $0.count } }
+        return count
+    }
+
+    /// A planned stop: takes no more agents, gives each its own time to come back, and closes. Returns when every
+    /// farewell is handed to its connection.
+    public func stop() async {
+        isStopping.store(true, ordering: .relaxed)
+        var position = 0
+        for home in homes.withLock({ Array($0.values) }) {
+            let first = position
+            position += await home.ask { $0.farewell(from: first) }
+        }
+    }
+}
+
+extension Confined {
+    /// An answer from the value's loop.
+    fileprivate func ask(_ question: @escaping @Sendable (Value) -> Int) async -> Int {
+        await withCheckedContinuation { continuation in
+            post { continuation.resume(returning: question($0)) }
+        }
+    }
+}
+
+/// What all agent connections of one loop share, confined to it.
+final class LinkHome {
+    let endpoint: AgentEndpoint
+    let loop: EventLoop
+    /// One message at a time is built here.
+    var writer = FrameWriter()
+    /// Connections that are not yet accepted or pending.
+    var handshakes = 0
+    private var connections: [AgentConnection] = []
+
+    init(endpoint: AgentEndpoint, loop: EventLoop) {
+        self.endpoint = endpoint
+        self.loop = loop
+    }
+
+    var count: Int { connections.count }
+
+    func add(_ connection: AgentConnection) {
+        connection.place = connections.count
+        connections.append(connection)
+    }
+
+    func remove(_ connection: AgentConnection) {
+        let place = connection.place
+        guard place < connections.count, connections[place] === connection else { return }
+        let last = connections.removeLast()
+        guard last !== connection else { return }
+        connections[place] = last
+        last.place = place
+    }
+
+    /// Closes all, each with its own slot. Returns how many.
+    func farewell(from first: Int) -> Int {
+        let leaving = connections
+        let options = endpoint.options
+        for (index, connection) in leaving.enumerated() {
+            let slot = options.reconnectAfterMilliseconds
+                + UInt64(first + index) * 1_000 / UInt64(max(1, options.reconnectsPerSecond))
+            connection.end(
+                LinkEnd(code: "core-stopping", detail: "planned stop"), tellAgent: true, reconnectAfter: slot)
+        }
+        return leaving.count
+    }
+}
