@@ -54,7 +54,7 @@ private struct Fleet {
                 ExecutionReport(
                     command: $0.order.command, started: .yes, standardOutputBytes: $0.kept.output,
                     standardErrorBytes: $0.kept.errors, exit: $0.exit)
-            }, to: &writer)
+            }, to: &writer, flush: { _ in })
         toCore.append(writer.bytes)
     }
 
@@ -138,7 +138,7 @@ private struct Fleet {
             }
             agent.sent(piece, count)
         }
-        agent.writeControl(to: &writer)
+        while !agent.writeControl(to: &writer) {}
         if !writer.bytes.isEmpty { toCore.append(writer.bytes) }
     }
 }
@@ -295,7 +295,7 @@ private struct Fleet {
                 ExecutionReport(
                     command: CommandID(high: 0, low: 8), started: .yes, standardOutputBytes: 10,
                     standardErrorBytes: 0, exit: nil)
-            ], to: &writer)
+            ], to: &writer, flush: { _ in })
         func decision(_ command: UInt64, output: UInt64) -> [UInt8] {
             payload {
                 $0.identifier(CommandID(high: 0, low: command))
@@ -354,7 +354,7 @@ private struct Fleet {
         let third = agent.nextOutput()
         #expect(third == nil)
         var writer = FrameWriter()
-        agent.writeControl(to: &writer)
+        while !agent.writeControl(to: &writer) {}
         let bytes = try frame(writer.bytes).1
         let record = try ExitRecord(reading: bytes.span.bytes)
         #expect(record.standardOutputBytes == 40)

@@ -40,6 +40,8 @@ public struct AgentChannelsStateMachine: Sendable {
 
     /// What one execution may send before its output counts as bulk, so that a short command is never behind a long dump.
     private static let interactiveBytes: UInt64 = 256 * 1_024
+    /// A message is sent when it is longer than this; with one more frame it is still within the core's bound.
+    private static let messageBytes = 32 * 1_024
 
     private var channels: [Channel] = []
     /// Where the round of the streams goes on.
@@ -52,8 +54,12 @@ public struct AgentChannelsStateMachine: Sendable {
     // MARK: Reports
 
     /// Writes what the executor still holds, and the end mark. Call it once, before any other frame of the link.
-    public mutating func report(_ reports: [ExecutionReport], to writer: inout FrameWriter) {
+    /// - Parameter flush: sends what stands in the writer and resets it; called so often that no message grows too long.
+    public mutating func report(
+        _ reports: [ExecutionReport], to writer: inout FrameWriter, flush: (inout FrameWriter) -> Void
+    ) {
         for report in reports.prefix(WireLimits.reports) {
+            if writer.bytes.count > Self.messageBytes { flush(&writer) }
             writer.begin(.report)
             report.write(to: &writer)
             writer.end()
@@ -170,9 +176,11 @@ public struct AgentChannelsStateMachine: Sendable {
 
     // MARK: Sending
 
-    /// Writes the control frames that are due: starts, and exits whose output has all been sent.
-    public mutating func writeControl(to writer: inout FrameWriter) {
+    /// Writes the control frames that are due: starts, and exits whose output has all been sent. False when the message
+    /// is long enough and more is due.
+    public mutating func writeControl(to writer: inout FrameWriter) -> Bool {
         for index in channels.indices where channels[index].number != 0 && !channels[index].exitSent {
+            if writer.bytes.count > Self.messageBytes { return false }
             if let startedAt = channels[index].startedAt, !channels[index].startedSent {
                 writer.frame(.started, channel: channels[index].number, offset: startedAt)
                 channels[index].startedSent = true
@@ -183,6 +191,7 @@ public struct AgentChannelsStateMachine: Sendable {
             writer.end()
             channels[index].exitSent = true
         }
+        return true
     }
 
     /// The next piece of output that may go, `nil` when there is none: short executions first, and each stream in turn.

@@ -266,8 +266,9 @@ final class AgentConnection: WebSocketDelegate {
         case .facts:
             let facts: JSONValue
             do throws(JSONError) {
-                facts = try JSONValue(
-                    parsing: payload, limits: JSONLimits(depth: 8, bytes: WireLimits.factsBytes))
+                facts = try JSONReader.read(payload, limits: JSONLimits(depth: 8, bytes: WireLimits.factsBytes)) {
+                    (reader) throws(JSONError) in try reader.value()
+                }
             } catch { throw WireError(.malformed, "facts: \(error)") }
             guard case .object = facts else { throw WireError(.malformed, "facts are a JSON object") }
             endpoint.authority.facts(link.client, facts)
@@ -405,7 +406,8 @@ final class AgentConnection: WebSocketDelegate {
             do throws(WireError) {
                 try seal.channel.seal(&home.writer)
             } catch {
-                return fail(error)
+                // Nothing can be said any more; `webSocketClosed` follows.
+                return socket.abort()
             }
         }
         socket.send(home.writer.bytes)
@@ -435,7 +437,7 @@ final class AgentConnection: WebSocketDelegate {
                 write { $0.frame(.beat, offset: now) }
             } else {
                 // A pending agent has no rights; a WebSocket ping keeps the path open and shows that it is there.
-                socket.ping([].span.bytes)
+                socket.ping([UInt8]().span.bytes)
             }
             beatLater(first: false)
         case .closed: break
