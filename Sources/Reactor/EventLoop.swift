@@ -108,7 +108,8 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
 
     /// Starts a task that runs on this loop. The only way to start one: a bare `Task` would run on the global pool,
     /// where a request costs twice as much.
-    public func spawn(_ body: sending @escaping () async -> Void) {
+    @discardableResult
+    public func spawn(_ body: sending @escaping () async -> Void) -> Task<Void, Never> {
         Task(executorPreference: self, operation: body)
     }
 

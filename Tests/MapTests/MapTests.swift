@@ -1,1 +1,100 @@
-// Placeholder until the first slice of MapTests lands.
+import Glibc
+import Testing
+
+/// The map of Docs/architecture.md as data: what each target may import of ours.
+private let map: [String: Set<String>] = [
+    "JSON": [],
+    "Program": ["JSON"],
+    "Crypto": ["COpenSSL"],
+    "Reactor": ["CLinux"],
+    "System": ["CLinux", "Reactor"],
+    "Transport": ["Reactor", "System", "Crypto", "COpenSSL", "Program"],
+    "AgentProtocol": ["JSON", "Crypto", "Program"],
+    "Kernel": ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "CSQLite", "Program"],
+    "Web": ["Kernel", "Transport", "JSON", "Reactor", "Program"],
+    "API": ["Web", "Kernel", "JSON", "Program"],
+    "Agent": ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "Program"],
+    "OperatorClient": ["Transport", "System", "Crypto", "JSON", "Reactor", "Program"],
+    "client-manager": ["API", "Web", "Kernel", "Transport", "System", "Reactor", "JSON", "Program"],
+    "cm-agent": ["Agent", "Reactor", "JSON", "Program"],
+    "cm-swarm": ["Agent", "Reactor", "JSON", "Program"],
+    "cmctl": ["OperatorClient", "Program"],
+]
+private let platform: Set<String> = ["Glibc", "Synchronization"]
+
+@Suite struct MapTests {
+    private let root = #filePath.split(separator: "/").dropLast(3).map(String.init)
+    private var sources: String { "/" + root.joined(separator: "/") + "/Sources" }
+
+    @Test func everyImportIsOnTheMap() throws {
+        var read = 0
+        for (target, allowed) in map {
+            for file in swiftFiles(sources + "/" + target) {
+                for line in lines(file) {
+                    guard let module = imported(line) else { continue }
+                    read += 1
+                    #expect(
+                        allowed.contains(module) || platform.contains(module),
+                        "\(target) imports \(module) in \(file); allowed are \(allowed.sorted())")
+                }
+            }
+        }
+        #expect(read > 50)
+    }
+
+    @Test func everyTargetIsOnTheMap() {
+        let unmapped: Set<String> = ["COpenSSL", "CSQLite", "CLinux", "CFloor", "cm-bench"]
+        for target in entries(sources) where !unmapped.contains(target) {
+            #expect(map[target] != nil, "Sources/\(target) is not on the map")
+        }
+    }
+
+    /// A bare task would leave the loop, where a request costs twice as much.
+    @Test func tasksStartOnlyThroughTheLoop() {
+        for target in map.keys where target != "Reactor" {
+            for file in swiftFiles(sources + "/" + target) {
+                for line in lines(file) {
+                    let code = line.prefix { $0 != "/" }
+                    #expect(!code.contains("Task {") && !code.contains("Task.detached"), "\(file): \(line)")
+                }
+            }
+        }
+    }
+
+    private func imported(_ line: String) -> String? {
+        let words = line.split(separator: " ").map(String.init)
+        guard let index = words.firstIndex(of: "import"), index <= 1, words.count > index + 1,
+            index == 0 || ["public", "internal", "private", "package", "@_exported"].contains(words[0])
+        else { return nil }
+        return words[index + 1]
+    }
+
+    private func swiftFiles(_ directory: String) -> [String] {
+        entries(directory).flatMap { name in
+            let path = directory + "/" + name
+            return name.hasSuffix(".swift") ? [path] : swiftFiles(path)
+        }
+    }
+
+    private func entries(_ directory: String) -> [String] {
+        guard let handle = opendir(directory) else { return [] }
+        defer { closedir(handle) }
+        var names: [String] = []
+        while let entry = readdir(handle) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if !name.hasPrefix(".") { names.append(name) }
+        }
+        return names
+    }
+
+    private func lines(_ path: String) -> [String] {
+        guard let file = fopen(path, "r") else { return [] }
+        defer { fclose(file) }
+        var bytes: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        while case let count = fread(&buffer, 1, buffer.count, file), count > 0 { bytes.append(contentsOf: buffer[..<count]) }
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init)
+    }
+}

@@ -1,0 +1,37 @@
+# Two commands for a newcomer: `make quickstart` and `make test`.
+SWIFT ?= swift
+export SWIFT_BACKTRACE ?= enable=no
+
+.PHONY: help setup build quickstart quickstop stage test show bench clean
+
+help:
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
+
+setup:
+	@.make/setup build
+
+build: setup ## the release build
+	$(SWIFT) build -c release
+
+quickstart: build ## a core, an agent and a first command on this machine
+	@.make/quickstart
+
+quickstop: ## ends what quickstart started
+	@.make/quickstop
+
+stage: build ## dist/: a relocatable tree for a Debian 12 without Swift
+	@.make/stage
+
+test: ## unit and integration tests, and small versions of the proofs
+	@.make/setup test
+	@.make/test
+
+show: build ## the full proofs of Tests/Show, each with figure, floor and PASS or FAIL
+	@.make/setup test
+	@.make/show
+
+bench: build ## figures beside their floors, with this machine's description
+	@"$$($(SWIFT) build -c release --show-bin-path)/cm-bench" run all
+
+clean:
+	rm -rf .build dist

@@ -1,0 +1,116 @@
+import JSON
+import Transport
+
+/// The OpenAPI 3.1 document of a route table.
+public enum OpenAPI {
+    public static func document(_ routes: [Route], title: String, version: String) -> JSONValue {
+        var paths = JSONObject()
+        for route in routes {
+            var item = paths[route.pattern]?.object ?? JSONObject()
+            item[route.method.rawValue.lowercased()] = operation(route)
+            paths[route.pattern] = .object(item)
+        }
+        return [
+            "openapi": "3.1.0",
+            "info": ["title": .string(title), "version": .string(version)],
+            "paths": .object(paths),
+            "components": [
+                "securitySchemes": ["bearer": ["type": "http", "scheme": "bearer"]],
+                "schemas": ["Problem": problem],
+            ],
+        ]
+    }
+
+    private static func operation(_ route: Route) -> JSONValue {
+        var operation: JSONObject = [
+            "operationId": .string(identifier(route)),
+            "summary": .string(route.summary),
+            "tags": [.string(route.area)],
+        ]
+        let parameters = pathParameters(route) + route.query.map(queryParameter)
+        if !parameters.isEmpty { operation["parameters"] = .array(parameters) }
+        switch route.body {
+        case .none: break
+        case .json(let schema, _), .jsonReadByHandler(let schema, _):
+            operation["requestBody"] = content("application/json", schema.document, required: true)
+        case .bytes(let contentType, _):
+            operation["requestBody"] = content(contentType, ["type": "string", "format": "binary"], required: true)
+        }
+        operation["responses"] = .object(responses(route))
+        switch route.access {
+        case .open: operation["security"] = []
+        case .signedIn: operation["security"] = [["bearer": []]]
+        case .right(let right):
+            operation["security"] = [["bearer": []]]
+            operation["x-right"] = .string(right.rawValue)
+        }
+        return .object(operation)
+    }
+
+    private static func responses(_ route: Route) -> JSONObject {
+        var responses = JSONObject()
+        for answer in route.answers {
+            var response: JSONObject = ["description": .string(answer.description)]
+            if let schema = answer.schema {
+                response["content"] = [answer.contentType: ["schema": schema.document]]
+            } else if answer.contentType != "application/json" {
+                response["content"] = .object([answer.contentType: [:]])
+            }
+            responses[String(answer.status)] = .object(response)
+        }
+        responses["default"] = [
+            "description": "A problem document (RFC 9457).",
+            "content": ["application/problem+json": ["schema": ["$ref": "#/components/schemas/Problem"]]],
+        ]
+        return responses
+    }
+
+    private static func pathParameters(_ route: Route) -> [JSONValue] {
+        route.parameterNames.map { name in
+            ["name": .string(name), "in": "path", "required": true, "schema": ["type": "string"]]
+        }
+    }
+
+    private static func queryParameter(_ parameter: Route.Parameter) -> JSONValue {
+        let schema: JSONValue =
+            parameter.isRepeatable
+            ? ["type": "array", "items": parameter.schema.document] : parameter.schema.document
+        return ["name": .string(parameter.name), "in": "query", "schema": schema]
+    }
+
+    private static func content(_ type: String, _ schema: JSONValue, required: Bool) -> JSONValue {
+        ["required": .bool(required), "content": .object([type: ["schema": schema]])]
+    }
+
+    /// `getClientsId` for `GET /api/v1/clients/{id}`.
+    private static func identifier(_ route: Route) -> String {
+        var name = route.method.rawValue.lowercased()
+        for segment in route.pattern.split(separator: "/") where segment != "api" && segment != "v1" {
+            for word in segment.split(whereSeparator: { !$0.isLetter && !$0.isNumber }) {
+                name += word.prefix(1).uppercased() + word.dropFirst()
+            }
+        }
+        return name
+    }
+
+    private static let problem: JSONValue = [
+        "type": "object",
+        "required": ["type", "title", "status", "code", "detail"],
+        "properties": [
+            "type": ["type": "string"],
+            "title": ["type": "string"],
+            "status": ["type": "integer"],
+            "code": ["type": "string", "description": "Stable; listed in Docs/errors.md."],
+            "detail": ["type": "string"],
+            "pointer": ["type": "string", "description": "JSON pointer to the member that was wrong."],
+            "correlation": ["type": "string"],
+        ],
+    ]
+}
+
+extension Route {
+    /// The names in braces, in order.
+    var parameterNames: [String] {
+        pattern.split(separator: "/").filter { $0.hasPrefix("{") }.map { String($0.dropFirst().dropLast()) }
+    }
+}

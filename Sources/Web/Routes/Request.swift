@@ -1,0 +1,32 @@
+import JSON
+import Kernel
+import Reactor
+import Transport
+
+/// A request after authentication, limits and the right were checked. The handler runs on the connection's loop.
+public struct Request: Sendable {
+    public let method: HTTPMethod
+    public let path: String
+    public let query: Query
+    public let headers: HTTPHeaders
+    /// The whole body; at most the route's limit.
+    public let body: [UInt8]
+    public let principal: Principal
+    /// Peer address without port, after trusted proxies were taken off.
+    public let address: String
+    public let correlation: String
+    public let loop: EventLoop
+    let parameters: [String]
+    let parameterNames: [String]
+    let parsedBody: JSONValue?
+
+    /// A parameter of the pattern, by its name without braces; empty for a name that the pattern does not have.
+    public subscript(name: String) -> String {
+        parameterNames.firstIndex(of: name).map { parameters[$0] } ?? ""
+    }
+
+    /// The JSON body, checked against the route's schema. `null` for routes without one.
+    public var json: JSONValue { parsedBody ?? .null }
+
+    public func bytes() -> [UInt8] { body }
+}

@@ -1,0 +1,99 @@
+import JSON
+import Kernel
+import Transport
+
+/// One operation of the API: what serves the request is what the OpenAPI document says.
+public struct Route: Sendable {
+    /// Who may call it. There is no default: a route without a declared right does not exist.
+    public enum Access: Sendable {
+        /// Anybody, without credentials. A test lists these.
+        case open
+        /// Anybody who has signed in.
+        case signedIn
+        case right(Right)
+    }
+
+    public enum Body: Sendable {
+        case none
+        /// A JSON value of this shape, checked before the handler runs. `limit` in bytes.
+        case json(Schema, limit: Int = 1 << 20)
+        /// JSON that the handler reads by itself (`request.body`) because the route is hot; the schema only documents it.
+        case jsonReadByHandler(Schema, limit: Int = 1 << 20)
+        case bytes(contentType: String, limit: Int)
+
+        var limit: Int {
+            switch self {
+            case .none: 0
+            case .json(_, let limit), .jsonReadByHandler(_, let limit), .bytes(_, let limit): limit
+            }
+        }
+    }
+
+    public struct Parameter: Sendable {
+        let name: String
+        let schema: Schema
+        let isRepeatable: Bool
+        /// A query parameter; the text is checked by the schema (numbers and booleans are read from it first).
+        public static func query(_ name: String, _ schema: Schema, repeatable: Bool = false) -> Parameter {
+            Parameter(name: name, schema: schema, isRepeatable: repeatable)
+        }
+    }
+
+    public struct Answer: Sendable {
+        let status: Int
+        let description: String
+        let schema: Schema?
+        let contentType: String
+        public init(_ status: Int, _ description: String, _ schema: Schema? = nil, contentType: String = "application/json") {
+            self.status = status
+            self.description = description
+            self.schema = schema
+            self.contentType = contentType
+        }
+    }
+
+    public typealias Handler = @Sendable (Request) async throws(Problem) -> Response
+
+    public let method: HTTPMethod
+    /// Segments in braces are parameters: `/api/v1/clients/{id}`.
+    public let pattern: String
+    public let access: Access
+    public let summary: String
+    public let query: [Parameter]
+    public let body: Body
+    public let answers: [Answer]
+    /// The audit action of a read that must leave a trace (output, files, secrets, audit): written before the answer.
+    public let auditedRead: String?
+    public let handler: Handler
+
+    public init(
+        _ method: HTTPMethod, _ pattern: String, access: Access, _ summary: String, query: [Parameter] = [],
+        body: Body = .none, answers: [Answer], auditedRead: String? = nil, handler: @escaping Handler
+    ) {
+        self.method = method
+        self.pattern = pattern
+        self.access = access
+        self.summary = summary
+        self.query = query
+        self.body = body
+        self.answers = answers
+        self.auditedRead = auditedRead
+        self.handler = handler
+    }
+
+    public init(
+        _ method: HTTPMethod, _ pattern: String, right: Right, _ summary: String, query: [Parameter] = [],
+        body: Body = .none, answers: [Answer], auditedRead: String? = nil, handler: @escaping Handler
+    ) {
+        self.init(
+            method, pattern, access: .right(right), summary, query: query, body: body, answers: answers,
+            auditedRead: auditedRead, handler: handler)
+    }
+
+    /// `clients` for `/api/v1/clients/{id}`: the group of the operation in the document.
+    var area: String {
+        let segments = pattern.split(separator: "/")
+        if segments.count > 2, segments[0] == "api" { return String(segments[2]) }
+        return segments.first.map(String.init) ?? "root"
+    }
+}

@@ -1,0 +1,80 @@
+import Kernel
+import Transport
+
+/// Finds routes by path, segment by segment; a fixed segment wins over a parameter.
+public struct Router: Sendable {
+    public enum Match: Sendable {
+        case found(Route, parameters: [String])
+        case wrongMethod(allowed: [HTTPMethod])
+        case nothing
+    }
+
+    private struct Node: Sendable {
+        var fixed: [String: Int] = [:]
+        var parameter: Int?
+        var routes: [(method: HTTPMethod, route: Route)] = []
+    }
+    private var nodes: [Node] = [Node()]
+    public private(set) var routes: [Route] = []
+
+    public init() {}
+
+    /// Two routes of one method and place are a mistake of the program: the later one is refused.
+    public mutating func add(_ route: Route) throws(RouteConflict) {
+        var node = 0
+        for segment in route.pattern.split(separator: "/") {
+            if segment.hasPrefix("{") {
+                if let next = nodes[node].parameter {
+                    node = next
+                } else {
+                    nodes.append(Node())
+                    nodes[node].parameter = nodes.count - 1
+                    node = nodes.count - 1
+                }
+            } else if let next = nodes[node].fixed[String(segment)] {
+                node = next
+            } else {
+                nodes.append(Node())
+                nodes[node].fixed[String(segment)] = nodes.count - 1
+                node = nodes.count - 1
+            }
+        }
+        guard !nodes[node].routes.contains(where: { $0.method == route.method }) else {
+            throw RouteConflict(route: "\(route.method.rawValue) \(route.pattern)")
+        }
+        nodes[node].routes.append((route.method, route))
+        routes.append(route)
+    }
+
+    /// - Parameter path: percent-decoded segments.
+    public func match(_ method: HTTPMethod, _ path: [String]) -> Match {
+        var parameters: [String] = []
+        guard let node = find(path, 0, 0, &parameters), !nodes[node].routes.isEmpty else { return .nothing }
+        let candidates = nodes[node].routes
+        if let entry = candidates.first(where: { $0.method == method })
+            ?? (method == .head ? candidates.first { $0.method == .get } : nil)
+        {
+            return .found(entry.route, parameters: parameters)
+        }
+        return .wrongMethod(allowed: candidates.map(\.method))
+    }
+
+    private func find(_ path: [String], _ index: Int, _ node: Int, _ parameters: inout [String]) -> Int? {
+        guard index < path.count else { return node }
+        if let next = nodes[node].fixed[path[index]], let found = find(path, index + 1, next, &parameters),
+            !nodes[found].routes.isEmpty
+        {
+            return found
+        }
+        guard let next = nodes[node].parameter, !path[index].isEmpty else { return nil }
+        parameters.append(path[index])
+        if let found = find(path, index + 1, next, &parameters) { return found }
+        parameters.removeLast()
+        return nil
+    }
+}
+
+public struct RouteConflict: Error, Sendable, CustomStringConvertible {
+    public let route: String
+    public var description: String { "two routes claim \(route)" }
+}

@@ -1,0 +1,60 @@
+import Kernel
+import Transport
+
+/// Which names the server answers to, and which other sites' pages may read its answers.
+///
+/// A name that is neither an address, `localhost` nor configured is refused: otherwise a page that rebinds its own name
+/// to this machine's address would be of the same origin as the API.
+public struct OriginPolicy: Sendable {
+    /// Lower-case host names without port; `*` allows any.
+    public var hosts: [String]
+    /// Origins as browsers send them, `https://console.example`.
+    public var origins: [String]
+
+    public init(hosts: [String] = [], origins: [String] = []) {
+        self.hosts = hosts.map { $0.lowercased() }
+        self.origins = origins.map { $0.lowercased() }
+    }
+
+    func check(_ headers: HTTPHeaders) throws(Problem) {
+        guard let host = headers["host"]?.lowercased() else { throw Problem(400, "invalid", "the Host field is missing") }
+        let name = OriginPolicy.name(of: host)
+        guard OriginPolicy.isAddress(name) || name == "localhost" || hosts.contains(name) || hosts.contains("*") else {
+            throw Problem(
+                421, "host-unknown",
+                "this server does not answer to the name \"\(name.prefix(255))\"; list it in the setting http.hosts")
+        }
+        guard let origin = headers["origin"]?.lowercased(), origin != "null" else { return }
+        guard OriginPolicy.authority(of: origin) == host || origins.contains(origin) else {
+            throw Problem(
+                403, "origin-refused",
+                "pages of \(origin.prefix(255)) may not call this server; list the origin in the setting http.origins")
+        }
+    }
+
+    /// The field values for a listed foreign origin.
+    func headers(for request: HTTPHeaders) -> HTTPHeaders? {
+        guard let origin = request["origin"], origins.contains(origin.lowercased()) else { return nil }
+        return [
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": "location, etag, ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after",
+            "vary": "origin",
+        ]
+    }
+
+    private static func authority(of origin: String) -> String {
+        guard let scheme = origin.firstRange(of: "://") else { return origin }
+        return String(origin[scheme.upperBound...])
+    }
+
+    private static func name(of host: String) -> String {
+        if host.hasPrefix("["), let end = host.firstIndex(of: "]") { return String(host[...end]) }
+        return String(host.prefix { $0 != ":" })
+    }
+
+    private static func isAddress(_ name: String) -> Bool {
+        if name.hasPrefix("[") { return true }
+        let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count == 4 && parts.allSatisfy { UInt8($0) != nil }
+    }
+}
