@@ -77,7 +77,7 @@ let package = Package(
         tests("TransportTests", ["Transport", "Reactor", "Crypto"]),
         tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto"]),
         tests("KernelTests", ["Kernel", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
-        tests("WebTests", ["Web", "API", "Kernel", "JSON", "Reactor"]),
+        tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON"]),
         tests("MapTests", []),

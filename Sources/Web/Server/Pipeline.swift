@@ -76,13 +76,13 @@ public final class Pipeline: Sendable {
         do throws(Problem) {
             let principal = try await self.principal(for: matched, head, address, &state)
             let request = Request(
-                method: head.method, path: head.path, query: matched.target.query, headers: head.headers, body: body,
+                method: head.method, path: String(head.path), query: matched.target.query, headers: head.headers, body: body,
                 principal: principal, address: address, correlation: matched.correlation, loop: loop,
                 parameters: matched.parameters, parameterNames: matched.route.parameterNames,
                 parsedBody: try parsed(matched.route, head, body))
             try checkQuery(matched.route, request.query)
             if let action = matched.route.auditedRead {
-                try await gate.recordRead(principal, action: action, path: head.path)
+                try await gate.recordRead(principal, action: action, path: String(head.path))
             }
             response = conditional(try await matched.route.handler(request), head)
         } catch {
@@ -109,7 +109,7 @@ public final class Pipeline: Sendable {
             authorization: head.headers["authorization"], address: address, correlation: matched.correlation)
         state = try gate.spend(principal)
         if case .right(let right) = matched.route.access, !gate.grants(principal, right) {
-            await gate.recordRefusal(principal, right, path: head.path, reason: "no role grants the right")
+            await gate.recordRefusal(principal, right, path: String(head.path), reason: "no role grants the right")
             throw .forbidden("this needs the right \"\(right)\", which no role or scope of \(principal.id) grants")
         }
         return principal
