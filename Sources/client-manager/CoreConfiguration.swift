@@ -1,0 +1,70 @@
+import Kernel
+import Program
+
+enum TLSMode: String, CaseIterable, Sendable {
+    /// A certificate of the core's own authority, made and renewed by itself.
+    case auto
+    /// Plain text; only on loopback addresses.
+    case off
+    /// `tls.certificate` and `tls.key`, read again on SIGHUP.
+    case files
+}
+
+/// What an operator may set before the core starts. What can change while it runs is in `/api/v1/settings` instead.
+enum CoreConfiguration {
+    static let listen = ConfigurationKey.text(
+        "listen", default: "127.0.0.1:8443",
+        "Address and port for agents, API and documents; port 0 takes a free one.",
+        allowed: "ADDRESS:PORT, an IPv6 address in brackets", flag: "listen", flagValue: "ADDRESS:PORT")
+    static let loops = ConfigurationKey.integer(
+        "loops", default: 0, in: 0...64, "Event loops, each a thread; 0 takes one per processor.")
+
+    static let tlsMode = ConfigurationKey<TLSMode>.choice(
+        "tls.mode", default: .auto,
+        "auto: a certificate of the core's own authority; files: yours; off: plain text, on loopback only.", flag: "tls")
+    static let tlsCertificate = ConfigurationKey.text(
+        "tls.certificate", default: "", "PEM file with the certificate chain, for tls.mode files.", allowed: "a path")
+    static let tlsKey = ConfigurationKey.text(
+        "tls.key", default: "", "PEM file with the certificate's key, for tls.mode files.", allowed: "a path")
+    static let tlsNames = ConfigurationKey.list(
+        "tls.names", "Further DNS names and addresses in the core's own certificate.", allowed: "a DNS name or an address",
+        atMost: 64)
+
+    static let hosts = ConfigurationKey.list(
+        "http.hosts", "Host names that the server answers to, besides addresses and localhost; * allows any.",
+        allowed: "a host name or *", atMost: 64)
+    static let origins = ConfigurationKey.list(
+        "http.origins", "Origins of other sites whose pages may call the API; none by default.",
+        allowed: "SCHEME://HOST[:PORT]", atMost: 64) { $0.contains("://") }
+    static let docs = ConfigurationKey.toggle(
+        "http.docs", default: true, "Serve /docs and /openapi.json (they hold no data).")
+    static let trustedProxies = ConfigurationKey.list(
+        "http.trusted_proxies", "Address ranges whose Forwarded, X-Forwarded-For and PROXY v2 are believed.",
+        allowed: "ADDRESS or ADDRESS/BITS", atMost: 64)
+    static let strangersPerAddress = ConfigurationKey.integer(
+        "limits.unauthenticated_per_address", default: 64, in: 1...100_000,
+        "Connections of one address that have not proved who they are; more wait unread.")
+    static let connections = ConfigurationKey.integer(
+        "limits.connections", default: 0, in: 0...1_000_000,
+        "Connections in all; 0 takes what the open-file limit allows.")
+
+    static let logLevel = ConfigurationKey<LogLevelName>.choice(
+        "log.level", default: .info, "Least level that is written; changeable at run time.")
+    static let synchronous = ConfigurationKey<StoreOptions.Synchronous>.choice(
+        "store.synchronous", default: .full,
+        "full: what was acknowledged survives power loss; normal: it survives only the end of the process.")
+    static let drainSeconds = ConfigurationKey.integer(
+        "drain_s", default: 5, in: 0...300, "Longest wait for open requests at a stop.")
+
+    static let declarations: [ConfigurationDeclaration] = [
+        listen.declaration, loops.declaration, tlsMode.declaration, tlsCertificate.declaration, tlsKey.declaration,
+        tlsNames.declaration, hosts.declaration, origins.declaration, docs.declaration, trustedProxies.declaration,
+        strangersPerAddress.declaration, connections.declaration, logLevel.declaration, synchronous.declaration,
+        drainSeconds.declaration,
+    ]
+}
+
+enum LogLevelName: String, CaseIterable, Sendable {
+    case debug, info, warning, error
+    var level: LogLevel { LogLevel(name: rawValue) ?? .info }
+}
