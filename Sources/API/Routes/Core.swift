@@ -45,7 +45,7 @@ public func healthRoutes(checks: [ReadinessCheck], metrics: Metrics) -> [Route] 
             .get, "/metrics", right: .readMetrics, "Prometheus text exposition.",
             answers: [Route.Answer(200, "Metrics.", contentType: "text/plain; version=0.0.4; charset=utf-8")]
         ) { (_) async throws(Problem) in
-            Response(status: 200, headers: ["content-type": Metrics.contentType], body: .bytes(metrics.exposition()))
+            Response.text(metrics.exposition(), contentType: Metrics.contentType)
         },
     ]
 }
