@@ -21,10 +21,12 @@ public struct Principal: Sendable, Hashable {
     /// Peer address without port, after trusted proxies were taken off; `nil` for the core itself.
     public var address: String?
     public var correlation: String
+    /// Public id of the session or token that proved it: what a revocation names, and what open streams watch.
+    public var credential: String?
 
     public init(
         kind: Kind, id: String, roles: [String] = [], scopes: [Right]? = nil, address: String? = nil,
-        correlation: String = ""
+        correlation: String = "", credential: String? = nil
     ) {
         self.kind = kind
         self.id = id
@@ -32,6 +34,7 @@ public struct Principal: Sendable, Hashable {
         self.scopes = scopes
         self.address = address
         self.correlation = correlation
+        self.credential = credential
     }
 }
 

@@ -1,0 +1,110 @@
+import Synchronization
+
+/// How much a bucket still gives; also what the `RateLimit-…` header fields say.
+public struct RateLimit: Sendable, Equatable {
+    /// Requests per second that the bucket refills by; also its size.
+    public var limit: Int
+    public var remaining: Int
+    /// Until it is full again, rounded up.
+    public var resetSeconds: Int
+}
+
+/// Token buckets by key, each one number: the time at which the bucket will be full again (the generic cell rate
+/// algorithm). A bucket that is full again is the same as none, so memory holds only what was used in the last second.
+///
+/// Any thread; one look-up under a short lock.
+public final class RateLimiter: Sendable {
+    private struct State: ~Copyable {
+        /// Monotonic nanoseconds at which the bucket is full.
+        var fullAt: [String: UInt64] = [:]
+        var limits: [String: Int] = [:]
+        var nextSweep: UInt64 = 0
+        var refused: UInt64 = 0
+    }
+    private let state = Mutex(State())
+    private let maximumKeys: Int
+
+    /// - Parameter maximumKeys: buckets in use at once; keys beyond them share one.
+    public init(maximumKeys: Int = 65_536) { self.maximumKeys = maximumKeys }
+
+    /// Takes one request out of the bucket.
+    /// - Parameters:
+    ///   - limit: requests per second, at least 1.
+    ///   - now: monotonic nanoseconds.
+    /// - Throws: 429 `rate-limited` with the seconds to wait.
+    @discardableResult
+    public func spend(_ key: String, limit: Int, now: UInt64, cost: Int = 1) throws(Problem) -> RateLimit {
+        let limit = max(1, limit)
+        let interval = 1_000_000_000 / UInt64(limit)
+        let size = interval * UInt64(limit)
+        let needed = interval * UInt64(max(1, cost))
+        let (isAllowed, ahead): (Bool, UInt64) = state.withLock { state in
+            if now >= state.nextSweep || state.fullAt.count > maximumKeys { Self.sweep(&state, now) }
+            let known = state.fullAt[key]
+            let key = known == nil && state.fullAt.count >= maximumKeys ? Self.shared : key
+            let fullAt = max(known ?? state.fullAt[key] ?? now, now)
+            let ahead = fullAt - now
+            guard ahead + needed <= size else {
+                state.refused += 1
+                return (false, ahead)
+            }
+            state.fullAt[key] = fullAt + needed
+            return (true, ahead + needed)
+        }
+        guard isAllowed else {
+            let wait = (ahead + needed - size + 999_999_999) / 1_000_000_000
+            throw Problem(
+                429, "rate-limited", "more than \(limit) requests per second; wait \(max(1, wait)) s",
+                retryAfter: Int(max(1, wait)))
+        }
+        return Self.describe(limit, ahead, interval, size)
+    }
+
+    /// What is left, without taking anything.
+    public func peek(_ key: String, limit: Int, now: UInt64) -> RateLimit {
+        let limit = max(1, limit)
+        let interval = 1_000_000_000 / UInt64(limit)
+        let fullAt = state.withLock { $0.fullAt[key] } ?? now
+        return Self.describe(limit, max(fullAt, now) - now, interval, interval * UInt64(limit))
+    }
+
+    /// Fills the bucket again.
+    public func reset(_ key: String) { state.withLock { _ = $0.fullAt.removeValue(forKey: key) } }
+    public func resetAll() { state.withLock { $0.fullAt.removeAll() } }
+
+    /// Keys that are being used now, busiest first.
+    public func active(now: UInt64, atMost count: Int) -> [(key: String, aheadNanoseconds: UInt64)] {
+        let used = state.withLock { state in state.fullAt.filter { $0.value > now } }
+        return used.sorted { $0.value > $1.value }.prefix(count).map { ($0.key, $0.value - now) }
+    }
+
+    public var refusedCount: UInt64 { state.withLock { $0.refused } }
+
+    private static let shared = "everyone-else"
+
+    private static func sweep(_ state: inout State, _ now: UInt64) {
+        // At most each 100 ms, so that a flood of keys does not make each request walk the table.
+        guard now >= state.nextSweep else { return }
+        state.nextSweep = now + 100_000_000
+        guard state.fullAt.count > 1_024 else {
+            state.nextSweep = now + 1_000_000_000
+            return
+        }
+        state.fullAt = state.fullAt.filter { $0.value > now }
+    }
+
+    private static func describe(_ limit: Int, _ ahead: UInt64, _ interval: UInt64, _ size: UInt64) -> RateLimit {
+        RateLimit(
+            limit: limit, remaining: Int((size - min(ahead, size)) / interval),
+            resetSeconds: Int((ahead + 999_999_999) / 1_000_000_000))
+    }
+}
+
+extension RateLimiter {
+    /// IPv6 strangers have 2^64 addresses each: they count by their /64.
+    static func stranger(_ address: String) -> String {
+        guard address.utf8.contains(0x3A) else { return "address:" + address }
+        guard let network = Network(address, prefix: 64) else { return "address:" + address }
+        return "address:" + network.description
+    }
+}
