@@ -12,6 +12,9 @@ public struct FrameWriter: ~Copyable {
         bytes.removeAll(keepingCapacity: bytes.capacity <= 128 * 1_024)
     }
 
+    /// Gives the storage back: a thousand idle sessions hold none.
+    public mutating func release() { bytes = [] }
+
     public mutating func begin(_ kind: FrameKind, flags: UInt8 = 0, channel: UInt32 = 0, offset: UInt64 = 0) {
         frameStart = bytes.count
         u8(kind.rawValue)

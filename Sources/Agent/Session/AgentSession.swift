@@ -1,0 +1,295 @@
+import AgentProtocol
+import Crypto
+import Reactor
+import Transport
+
+/// What a session tells its program. On the agent's loop.
+public protocol AgentSessionObserver: AnyObject {
+    func sessionOnline(_ client: ClientID)
+    func sessionOffline(code: String, message: String, retryMilliseconds: UInt64)
+    /// The operator is to compare both fingerprints with what the core shows.
+    func sessionPending(enrollment: String, agentFingerprint: String, coreFingerprint: String)
+}
+
+/// What one session needs beside its identity and executor. Immutable once given.
+public struct AgentSessionOptions: Sendable {
+    public var servers: ServerList
+    public var connection = ClientOptions()
+    public var token: EnrollmentToken?
+    /// Fingerprints that the operator named, beside those that were kept.
+    public var pins: [String] = []
+    /// A proxy ends TLS in front of the core: the handshake brings its own exchange, and frames are sealed.
+    public var viaProxy = false
+    public var bootID: String
+    public var agentVersion: String
+    public var hostname: String
+    public var reconnect = ReconnectStateMachine.Policy()
+
+    public init(servers: ServerList, bootID: String, agentVersion: String, hostname: String) {
+        self.servers = servers
+        self.bootID = bootID
+        self.agentVersion = agentVersion
+        self.hostname = hostname
+    }
+}
+
+/// One agent's side of the connection to its core, confined to its loop: connects, proves, reports, sends what the
+/// executor keeps, and comes back after every end until `stop`.
+///
+/// While the core is away it holds no output: that stays in the executor's spool, and memory is flat.
+public final class AgentSession {
+    enum Phase {
+        case idle, waiting, connecting, awaitingChallenge, handshake, pending, online, stopped
+    }
+
+    let loop: EventLoop
+    let options: AgentSessionOptions
+    let identity: any IdentityStore
+    let executor: any Executor
+    /// The facts as one JSON object of at most `WireLimits.factsBytes`; asked after each accept.
+    let facts: @Sendable () async -> [UInt8]
+    /// The load and memory of this moment, for a heartbeat.
+    let measure: () -> BeatAnswer
+    public weak var observer: (any AgentSessionObserver)?
+
+    var phase = Phase.idle
+    var socket: WebSocketConnection?
+    var handshake: AgentHandshakeStateMachine?
+    var seal: SealedChannel?
+    var channels = AgentChannelsStateMachine()
+    var writer = FrameWriter(reserving: 0)
+    public internal(set) var client: ClientID?
+    var epoch: UInt64 = 0
+    var heartbeatSeconds: UInt64 = 15
+    /// Loop time of the last bytes from the core.
+    var heardAt: UInt64 = 0
+    var isPumpPosted = false
+    private var reconnect: ReconnectStateMachine
+    private var failedServers: Set<Int> = []
+    private var serverIndex = 0
+    /// Counts connections, so that what belongs to an old one is known as such.
+    private var generation: UInt64 = 0
+    /// Set when the core turned this agent away for want of a valid enrollment: then the token is shown again.
+    private var needsToken = false
+    private var farewell: Farewell?
+    private var timer: Timer?
+
+    /// On the loop that the session shall live on.
+    public init(
+        loop: EventLoop, options: AgentSessionOptions, identity: any IdentityStore, executor: any Executor,
+        facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
+    ) {
+        self.loop = loop
+        self.options = options
+        self.identity = identity
+        self.executor = executor
+        self.facts = facts
+        self.measure = measure
+        reconnect = ReconnectStateMachine(policy: options.reconnect)
+    }
+
+    var me: Confined<AgentSession> { Confined(self, on: loop) }
+
+    // MARK: Life
+
+    /// Connects after `milliseconds` (to spread a fleet that starts at one moment), and goes on until `stop`.
+    public func start(afterMilliseconds milliseconds: UInt64 = 0) {
+        guard phase == .idle else { return }
+        timer = Timer { [unowned self] in timerFired() }
+        wait(milliseconds)
+    }
+
+    /// Says goodbye and ends. Executions go on under their holders.
+    public func stop() {
+        guard phase != .stopped else { return }
+        if phase == .online {
+            write { $0.frame(.close, payload: Farewell(code: "agent-stopping", message: "").payload) }
+        }
+        phase = .stopped
+        if let timer { loop.cancel(timer) }
+        timer = nil
+        executor.observer = nil
+        socket?.close(.goingAway)
+        socket = nil
+    }
+
+    /// Drops the connection without a word, as a failing network does. For simulated faults.
+    public func drop() { socket?.abort() }
+
+    public var isOnline: Bool { phase == .online }
+
+    private func wait(_ milliseconds: UInt64) {
+        guard let timer, phase != .stopped else { return }
+        phase = .waiting
+        loop.schedule(timer, afterMilliseconds: max(1, milliseconds))
+    }
+
+    private func timerFired() {
+        switch phase {
+        case .waiting: connect()
+        case .awaitingChallenge, .handshake:
+            lost(code: "handshake-timeout", message: "the core did not finish the handshake in 20 seconds")
+        case .pending, .online: checkHalfOpen()
+        case .idle, .connecting, .stopped: break
+        }
+    }
+
+    /// Two and a half heartbeats without a word: the path is dead, whatever the socket says.
+    private func checkHalfOpen() {
+        let limit = heartbeatSeconds * 2_500_000_000
+        let silent = loop.now &- heardAt
+        guard silent <= limit else {
+            return lost(code: "timeout", message: "nothing came from the core for \(silent / 1_000_000_000) s")
+        }
+        if let timer { loop.schedule(timer, afterMilliseconds: (limit - silent) / 1_000_000 + 1) }
+    }
+
+    func watchForSilence() {
+        if let timer { loop.schedule(timer, afterMilliseconds: heartbeatSeconds * 2_500) }
+    }
+
+    // MARK: Connecting
+
+    private func connect() {
+        phase = .connecting
+        generation += 1
+        serverIndex = options.servers.choose(excluding: failedServers, random: Random.uint64())
+        let generation = generation
+        let url = options.servers.servers[serverIndex].url
+        let connection = options.connection
+        let me = me
+        loop.spawn {
+            do throws(TransportError) {
+                let socket = try await WebSocketClient.connect(
+                    to: url, subprotocols: ["client-manager.v1"],
+                    maximumMessage: WireLimits.messageBytesToAgent + 64, options: connection,
+                    delegate: me.assumeOnLoop { $0 })
+                me.assumeOnLoop { $0.connected(generation, socket) }
+            } catch {
+                me.assumeOnLoop { $0.connectFailed(generation, error) }
+            }
+        }
+    }
+
+    private func connected(_ generation: UInt64, _ socket: WebSocketConnection) {
+        // The challenge may have come, or the socket gone, before the connector's task ran on.
+        guard generation == self.generation else {
+            if self.socket !== socket { socket.abort() }
+            return
+        }
+        guard phase == .connecting else { return }
+        self.socket = socket
+        phase = .awaitingChallenge
+        if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }
+    }
+
+    private func connectFailed(_ generation: UInt64, _ error: TransportError) {
+        guard generation == self.generation, phase == .connecting else { return }
+        lost(code: "unreachable", message: "\(error)")
+    }
+
+    /// The first message on a new socket is the core's challenge: only now is an epoch spent.
+    func beginHandshake(_ socket: WebSocketConnection) -> Bool {
+        guard phase == .connecting || phase == .awaitingChallenge else { return false }
+        self.socket = socket
+        var state = identity.state
+        state.epoch += 1
+        do throws(IdentityError) {
+            try identity.save(state, isAccepted: false)
+        } catch {
+            lost(code: "identity-not-kept", message: error.description)
+            return false
+        }
+        epoch = state.epoch
+        guard let binding = binding(of: socket) else {
+            lost(code: "insecure", message: "agents connect over TLS; plain only to loopback addresses")
+            return false
+        }
+        phase = .handshake
+        let token = state.client == nil || needsToken ? options.token : nil
+        handshake = AgentHandshakeStateMachine(
+            identity: AgentIdentity(
+                key: identity.key, client: state.client, bootID: options.bootID, epoch: state.epoch,
+                agentVersion: options.agentVersion, hostname: options.hostname, pins: state.pins + options.pins,
+                token: token, succession: identity.succession),
+            nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
+        if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }
+        return true
+    }
+
+    private func binding(of socket: WebSocketConnection) -> LinkBinding? {
+        if options.viaProxy { return LinkBinding.freshExchange() }
+        if let value = exporterValue(of: socket) { return .exporter(value) }
+        return socket.peer.ip.isLoopback ? .loopback : nil
+    }
+
+    // MARK: Ends
+
+    func accepted(_ accepted: Accepted, coreFingerprint: String) {
+        var state = identity.state
+        state.client = accepted.client
+        state.pins = [coreFingerprint] + accepted.backupPins
+        do throws(IdentityError) {
+            try identity.save(state, isAccepted: true)
+        } catch {
+            return lost(code: "identity-not-kept", message: error.description)
+        }
+        client = accepted.client
+        heartbeatSeconds = UInt64(accepted.heartbeatSeconds)
+        seal = handshake?.sealed
+        handshake = nil
+        phase = .online
+        needsToken = false
+        failedServers = []
+        reconnect.succeeded()
+        watchForSilence()
+        beginChannels()
+        observer?.sessionOnline(accepted.client)
+    }
+
+    /// The core has said why this link ends.
+    func heard(_ farewell: Farewell) {
+        self.farewell = farewell
+        lost(code: farewell.code, message: farewell.message)
+    }
+
+    /// Ends the connection, if there is one, and plans the next attempt.
+    func lost(code: String, message: String) {
+        guard phase != .stopped, phase != .waiting, phase != .idle else { return }
+        let wasOnline = phase == .online
+        let socket = socket
+        self.socket = nil
+        generation += 1
+        handshake = nil
+        seal = nil
+        channels = AgentChannelsStateMachine()
+        executor.observer = nil
+        phase = .waiting
+        // The answer to a close frame may never come over a dead path; the next attempt does not wait for it.
+        if wasOnline, farewell == nil { socket?.close(.normal, code) } else { socket?.close(.normal) }
+        if !wasOnline { failedServers.insert(serverIndex) }
+        if failedServers.count == options.servers.servers.count { failedServers = [] }
+        let delay = plan(code, wasOnline: wasOnline)
+        farewell = nil
+        observer?.sessionOffline(code: code, message: message, retryMilliseconds: delay)
+        wait(delay)
+    }
+
+    private func plan(_ code: String, wasOnline: Bool) -> UInt64 {
+        let now = loop.now / 1_000_000
+        if let slot = farewell?.reconnectAfterMilliseconds { return reconnect.delay(slot: slot, now: now) }
+        if farewell != nil, !Self.passing.contains(code) {
+            needsToken = needsToken || !wasOnline
+            return reconnect.delayAfterRefusal(random: Random.uint64())
+        }
+        return reconnect.delay(now: now, random: Random.uint64())
+    }
+
+    /// Ends that say nothing against this agent.
+    private static let passing: Set<String> = [
+        "core-stopping", "timeout", "disconnected", "handshake-timeout", "unavailable", "core-failure",
+    ]
+}
+
+/// Keying material of the socket's TLS connection; `nil` on a plain one.
+private func exporterValue(of socket: WebSocketConnection) -> [UInt8]? { nil }
