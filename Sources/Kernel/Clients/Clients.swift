@@ -99,8 +99,8 @@ public final class Clients: Sendable {
     /// - Throws: as `select`.
     public func matches(_ selector: Selector, _ id: ClientID) throws(Problem) -> Bool {
         try fleet.withLock { (table) throws(Problem) in
-            guard let slot = table.slot(of: id) else { return false }
-            return try table.select(selector).contains(slot)
+            guard let row = table.row(of: id) else { return false }
+            return try table.matches(selector, row)
         }
     }
 
@@ -172,10 +172,16 @@ extension FleetTable {
     }
 
     func select(_ selector: Selector, allowed: [Selector], denied: [Selector]) throws(Problem) -> SlotSet {
+        if let id = selector.singleClient {
+            guard let slot = slot(of: id), let row = row(slot) else { return SlotSet() }
+            return try permits(row, allowed: allowed, denied: denied) ? SlotSet([slot]) : SlotSet()
+        }
         var found = try select(selector)
-        var permitted = SlotSet()
-        for selector in allowed { permitted.formUnion(try select(selector)) }
-        found.formIntersection(permitted)
+        if !allowed.contains(.everything) {
+            var permitted = SlotSet()
+            for selector in allowed { permitted.formUnion(try select(selector)) }
+            found.formIntersection(permitted)
+        }
         for selector in denied { found.subtract(try select(selector)) }
         return found
     }

@@ -94,18 +94,24 @@ extension FleetTable {
     }
 
     private func members(ofGroup name: String, _ work: inout Work) throws(Problem) -> SlotSet {
-        guard let selector = groups[name] else {
-            throw Problem(400, "group-unknown", "the selector names the group '\(name)', which does not exist")
-        }
+        guard let selector = groups[name] else { throw Self.unknownGroup(name) }
         guard !work.groups.contains(name), work.groups.count < Self.maximumGroupDepth else {
-            throw Problem(
-                400, "group-cycle",
-                "the group '\(name)' refers to itself or lies more than \(Self.maximumGroupDepth) groups deep: "
-                    + (work.groups + [name]).joined(separator: " → "))
+            throw Self.groupCycle(work.groups + [name])
         }
         work.groups.append(name)
         defer { work.groups.removeLast() }
         return try select(selector.root, &work)
+    }
+
+    static func unknownGroup(_ name: String) -> Problem {
+        Problem(400, "group-unknown", "the selector names the group '\(name)', which does not exist")
+    }
+
+    static func groupCycle(_ path: [String]) -> Problem {
+        Problem(
+            400, "group-cycle",
+            "a group refers to itself or lies more than \(maximumGroupDepth) groups deep: "
+                + path.joined(separator: " → "))
     }
 
     private func spend(_ amount: Int, _ work: inout Work) throws(Problem) {

@@ -133,7 +133,19 @@ public final class Enrollment: AgentAuthority {
             correlation: hello.correlation)
     }
 
-    /// Drops those that have waited too long; call it now and then.
+    /// Starts the minute's look at who has waited too long; it ends with the loop.
+    public func start(on loop: EventLoop) {
+        loop.spawn { [self] in
+            while true {
+                await loop.sleep(milliseconds: 60_000)
+                do throws(Problem) { try await lapse() } catch {
+                    // The store is busy or full: the next minute looks again.
+                }
+            }
+        }
+    }
+
+    /// Drops those that have waited too long.
     public func lapse() async throws(Problem) {
         let now = clock()
         let (old, waiters) = waiting.withLock { room in
