@@ -1,6 +1,9 @@
 import AgentProtocol
 import JSON
 
+/// The kernel's façade names it, so that the layers above need not import the wire protocol.
+public typealias ClientID = AgentProtocol.ClientID
+
 /// One client as the registry knows it at a moment. Times are Unix milliseconds.
 public struct Client: Sendable {
     public var id: ClientID
@@ -27,7 +30,7 @@ public struct Client: Sendable {
     public var memoryTotalKiB: UInt32
 
     /// Changes when anything shown of the client changes, except heartbeats.
-    public var entityTag: String { "\"\(revision)-\(epoch)-\(stateSince)-\(isHeldBack ? 1 : 0)\"" }
+    public var entityTag: String { "\(revision)-\(epoch)-\(stateSince)-\(isHeldBack ? 1 : 0)" }
 }
 
 /// What is kept in the database only, because it can be large and is asked for one client at a time.

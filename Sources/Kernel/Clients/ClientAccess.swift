@@ -54,6 +54,16 @@ extension FleetTable {
 }
 
 extension Clients {
+    /// Writes down that somebody who signed in was refused an act on a client.
+    public func recordRefusal(of right: Right, on id: ClientID, to principal: Principal) async throws(Problem) {
+        try await store.write { (transaction) throws(StoreError) in
+            _ = try transaction.audit(
+                AuditRecord(
+                    principal: principal, action: right.rawValue, clients: [id], outcome: .refused,
+                    reason: "no role grants the right on this client"))
+        }
+    }
+
     /// Whether the client meets one of `allowed` and none of `denied`; false for a client that does not exist.
     /// - Throws: as `select`.
     public func permits(_ id: ClientID, allowed: [Selector], denied: [Selector]) throws(Problem) -> Bool {

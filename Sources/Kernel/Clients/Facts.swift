@@ -2,13 +2,13 @@ import JSON
 
 /// Facts as an agent reported them, made flat for selectors: `{"os": {"name": "debian"}}` is `os.name` = `debian`.
 /// A list of plain values gives its path several values; a list of objects is numbered from 0.
-struct Facts: Sendable {
+public struct Facts: Sendable {
     /// Values per client; what comes after them is not selectable (it stays readable in the report).
     static let maximumValues = 256
     /// Bytes of all paths and values per client.
     static let maximumBytes = 16_384
     /// Bytes of the report as JSON.
-    static let maximumReportBytes = 65_536
+    public static let maximumReportBytes = 65_536
     /// Bytes of one value.
     static let maximumValueBytes = 512
 

@@ -42,6 +42,8 @@ public struct EnrollmentTokens: Sendable {
     /// The core's identity fingerprint, which goes into the token's text.
     let fingerprint: @Sendable () -> String
 
+    public func state(of record: EnrollmentTokenRecord) -> EnrollmentTokenRecord.State { record.state(now: clock()) }
+
     /// - Parameters:
     ///   - lifetime: seconds, within `lifetimes`.
     ///   - client: makes a token that gives this client a new key and keeps its id.

@@ -13,6 +13,7 @@ public struct PendingEnrollment: Sendable {
     public var askedAt: UInt64
     /// Shown on both sides, so that an operator can compare them.
     public var fingerprint: String { key.hex }
+    public var lapsesAt: UInt64 { askedAt + PendingEnrollments.milliseconds }
 }
 
 /// The bounded waiting room. A value without I/O: strangers fill what is free and never push out who came before.

@@ -62,6 +62,11 @@ public struct EnrollmentPolicy: Sendable, Equatable {
     /// Asserted on each client that was let in this way.
     public var labels: [String: String] = [:]
 
+    public init(autoApprove: Bool = false, labels: [String: String] = [:]) {
+        self.autoApprove = autoApprove
+        self.labels = labels
+    }
+
     static func load(_ reader: borrowing Reader) throws(StoreError) -> EnrollmentPolicy {
         try reader.first("SELECT auto_approve, labels FROM enrollment_policy") { (row) throws(StoreError) in
             EnrollmentPolicy(autoApprove: row.bool(0), labels: EnrollmentSchema.labels(row.text(1)))

@@ -10,7 +10,7 @@ public struct Group: Sendable {
     public var createdBy: String
     public var changedAt: UInt64
     public var revision: UInt64
-    public var entityTag: String { "\"\(revision)\"" }
+    public var entityTag: String { "\(revision)" }
 }
 
 enum GroupsSchema {
