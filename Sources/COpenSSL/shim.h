@@ -44,4 +44,6 @@ static inline long cm_bio_memory(BIO *bio, const unsigned char **start) {
 
 // ---- End of Crypto ----
 
+#include "tls.h"
+
 #endif

@@ -7,6 +7,10 @@ public struct ClientOptions: Sendable {
     /// Fields for every request (`authorization`, `user-agent`, …).
     public var headers: HTTPHeaders = [:]
     public var limits = HTTPLimits()
+    /// Whom to believe; used for https and wss only. `TLSContext.client(.systemRoots)` and so on; make it once.
+    public var tls: TLSContext?
+    /// The local address to connect from; nil: the system's choice.
+    public var localAddress: IPAddress?
 
     public init() {}
 }

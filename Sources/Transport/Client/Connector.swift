@@ -6,7 +6,26 @@ enum Connector {
     /// A stream that is ready for the first byte of HTTP. It is paused: give it a handler, then `resume`.
     static func open(_ url: ServerURL, on loop: EventLoop, _ options: ClientOptions) async throws(TransportError) -> ByteStream {
         loop.preconditionCurrent()
-        return try await connect(host: url.host, port: url.port, on: loop, options)
+        let stream = try await connect(host: url.host, port: url.port, on: loop, options)
+        if url.isSecure { try await secure(stream, url, options) }
+        guard !stream.isClosed else { throw TransportError(.closed, "\(url.authority) ended the connection") }
+        return stream
+    }
+
+    private static func secure(
+        _ stream: ByteStream, _ url: ServerURL, _ options: ClientOptions
+    ) async throws(TransportError) {
+        guard let context = options.tls else {
+            stream.close(.closed)
+            throw TransportError(.invalid, "\(url) needs TLS, but it was not said whom to trust")
+        }
+        let waiter = OpeningHandler()
+        try stream.secure(with: context, serverName: url.host, handler: waiter)
+        if let end = await waiter.opened(
+            stream, within: options.handshakeMilliseconds, what: "the TLS handshake with \(url.authority)")
+        {
+            throw end.error
+        }
     }
 
     private static func connect(
@@ -31,6 +50,14 @@ enum Connector {
         let descriptor = socket(address.ip.isV4 ? AF_INET : AF_INET6, kind, 0)
         guard descriptor >= 0 else { throw TransportError(.system, "socket failed with errno \(errno)") }
         setNoDelay(descriptor)
+        if let local = options.localAddress {
+            let bound = SocketAddress(ip: local, port: 0).withSocketAddress { Glibc.bind(descriptor, $0, $1) }
+            guard bound == 0 else {
+                let number = errno
+                close(descriptor)
+                throw TransportError(.system, "cannot connect from \(local): errno \(number)")
+            }
+        }
         let status = address.withSocketAddress { Glibc.connect(descriptor, $0, $1) }
         if status != 0, errno != EINPROGRESS {
             let number = errno

@@ -68,6 +68,9 @@ public final class HTTPExchange {
     /// connections of its address.
     public func markAuthenticated() { connection?.markAuthenticated() }
 
+    /// The certificate (DER) that the client showed and that one of the server's client authorities signed.
+    public var clientCertificate: [UInt8]? { connection?.stream.tlsSession?.peerCertificate() }
+
     // MARK: Body
 
     /// Has the body delivered to `delegate` from now on; it also hears of the exchange's end. Sends `100 Continue` if

@@ -13,10 +13,10 @@ public final class HTTPServer: Sendable {
     }
 
     /// Listens at `address` on every one of `loops`. `service` is called once on each loop to make its service.
-    /// Throws `socket-error` if the address cannot be had.
+    /// With `tls` nothing but TLS is spoken. Throws `socket-error` if the address cannot be had.
     public static func start(
         at address: SocketAddress, on loops: [EventLoop], configuration: HTTPServerConfiguration = .init(),
-        service: @escaping @Sendable (EventLoop) -> any HTTPService
+        tls: TLSContext? = nil, service: @escaping @Sendable (EventLoop) -> any HTTPService
     ) async throws(TransportError) -> HTTPServer {
         var listeners: [Confined<Listener>] = []
         var bound = address
@@ -28,7 +28,7 @@ public final class HTTPServer: Sendable {
                 }
                 bound = local
                 listeners.append(
-                    try await start(descriptor, loop, configuration: configuration, service: service))
+                    try await start(descriptor, loop, configuration: configuration, tls: tls, service: service))
             }
         } catch {
             HTTPServer(address: bound, listeners: listeners).stop()
@@ -38,13 +38,14 @@ public final class HTTPServer: Sendable {
     }
 
     private static func start(
-        _ descriptor: Int32, _ loop: EventLoop, configuration: HTTPServerConfiguration,
+        _ descriptor: Int32, _ loop: EventLoop, configuration: HTTPServerConfiguration, tls: TLSContext?,
         service: @escaping @Sendable (EventLoop) -> any HTTPService
     ) async throws(TransportError) -> Confined<Listener> {
         let result: Result<Confined<Listener>, TransportError> = await withUnsafeContinuation { continuation in
             loop.onLoop {
                 let listener = Listener(
-                    descriptor: descriptor, loop: loop, configuration: configuration, service: service(loop))
+                    descriptor: descriptor, loop: loop, configuration: configuration, tls: tls,
+                    service: service(loop))
                 do {
                     try loop.add(listener)
                     continuation.resume(returning: .success(Confined(listener, on: loop)))

@@ -1,6 +1,8 @@
 /// Bounds and time limits of a server's connections.
 public struct HTTPServerConfiguration: Sendable {
     public var limits = HTTPLimits()
+    /// The TLS handshake, from the connection's acceptance.
+    public var tlsMilliseconds: UInt64 = 10_000
     /// From the first byte of a head to its last, also on a new connection.
     public var headMilliseconds: UInt64 = 10_000
     /// A connection without a request in progress.

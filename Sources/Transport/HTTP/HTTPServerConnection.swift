@@ -24,6 +24,7 @@ final class HTTPServerConnection: StreamHandler {
     private var scratch: [UInt8] = []
 
     private enum Phase {
+        case tls
         case idle
         case head
         case body
@@ -40,13 +41,15 @@ final class HTTPServerConnection: StreamHandler {
 
     // MARK: Stream
 
-    override func opened(_ stream: ByteStream) {
-        let timer = Timer { [weak self] in self?.checkTime() }
-        self.timer = timer
-        // A new connection has the time of one head to say something.
-        enter(.head)
+    /// Starts the clock of the first handshake.
+    func begin(isSecure: Bool) {
+        timer = Timer { [weak self] in self?.checkTime() }
+        enter(isSecure ? .tls : .head)
         schedule()
     }
+
+    /// A new connection has the time of one head to say something.
+    override func opened(_ stream: ByteStream) { enter(.head) }
 
     override func received(_ bytes: inout MutableRawSpan, on stream: ByteStream) -> Int {
         isReading = true
@@ -162,6 +165,7 @@ final class HTTPServerConnection: StreamHandler {
         phase = next
         let milliseconds: UInt64
         switch next {
+        case .tls: milliseconds = configuration.tlsMilliseconds
         case .idle: milliseconds = configuration.idleMilliseconds
         case .head: milliseconds = configuration.headMilliseconds
         case .body: milliseconds = configuration.bodyMilliseconds
@@ -173,7 +177,8 @@ final class HTTPServerConnection: StreamHandler {
 
     private func schedule() {
         guard let timer else { return }
-        let shortest = min(configuration.headMilliseconds, configuration.lingerMilliseconds, Self.tick)
+        let shortest = min(
+            configuration.tlsMilliseconds, configuration.headMilliseconds, configuration.lingerMilliseconds, Self.tick)
         stream.loop.schedule(timer, afterMilliseconds: max(shortest / 2, 1))
     }
 
@@ -194,6 +199,8 @@ final class HTTPServerConnection: StreamHandler {
         switch phase {
         case .idle, .lingering:
             stream.close(.closed)
+        case .tls:
+            stream.close(.timeout("the TLS handshake was not complete in time"))
         case .head:
             guard stream.hasUntaken else { return stream.close(.timeout("no request came in time")) }
             refuse(HTTPRefusal(408, "the head was not complete after \(configuration.headMilliseconds) ms"))

@@ -26,6 +26,13 @@ final class ByteStream: Source {
         static let connecting = State(rawValue: 512)
         /// Closing: end our side, then read and drop until the peer ends its own.
         static let lingering = State(rawValue: 1024)
+        /// TLS is not up yet.
+        static let handshaking = State(rawValue: 2048)
+        static let notOpen: State = [.connecting, .handshaking]
+        /// Our close_notify has been made.
+        static let tlsEnded = State(rawValue: 4096)
+        /// TCP ended without the peer's close_notify: what came last may have been cut off by somebody.
+        static let truncated = State(rawValue: 8192)
     }
 
     /// Reads per event before others get their turn.
@@ -47,6 +54,7 @@ final class ByteStream: Source {
     var receiveLimit: UInt32 = 64 << 10
     let peer: SocketAddress
     private var writeError: Int32 = 0
+    @exclusivity(unchecked) private var tls: TLSSession?
 
     /// Takes over a connected (or connecting) non-blocking socket.
     init(descriptor: Int32, peer: SocketAddress, context: StreamLoop, connecting: Bool = false) {
@@ -64,11 +72,14 @@ final class ByteStream: Source {
     var loop: EventLoop { context.loop }
     var isClosed: Bool { state.contains(.closed) }
     /// Bytes that wait for the peer to read.
-    var bufferedBytes: Int { output.count }
-    var isOverHighMark: Bool { output.count > Self.highMark }
+    var bufferedBytes: Int { output.count + (tls?.pending.count ?? 0) }
+    var isOverHighMark: Bool { bufferedBytes > Self.highMark }
     var shared: StreamLoop { context }
     var isPaused: Bool { state.contains(.paused) }
-    var isSecure: Bool { false }
+    var isSecure: Bool { tls != nil }
+    var tlsSession: TLSSession? { tls }
+    /// The peer's end was not authenticated (TLS without close_notify).
+    var isTruncated: Bool { state.contains(.truncated) }
     /// Bytes have arrived that the handler could not take yet.
     var hasUntaken: Bool { !tail.isEmpty }
 
@@ -80,7 +91,16 @@ final class ByteStream: Source {
         } catch {
             throw TransportError(.system, "\(error)")
         }
-        if !state.contains(.connecting) { handler.opened(self) }
+        if state.isDisjoint(with: .notOpen) { handler.opened(self) }
+    }
+
+    /// Begins TLS on this stream; `handler` hears `opened` when it is up. On the server's side before `start`, on the
+    /// client's when TCP (and a proxy) are through.
+    func secure(with context: TLSContext, serverName: String = "", handler: StreamHandler? = nil) throws(TransportError) {
+        tls = try TLSSession(context, window: self.context.tlsWindow(), serverName: serverName)
+        state.insert(.handshaking)
+        if let handler { self.handler = handler }
+        if context.role == .client { _ = decrypt(count: 0) }
     }
 
     /// From now on `next` hears of everything, first of the bytes that the old handler has not taken.
@@ -98,11 +118,12 @@ final class ByteStream: Source {
         }
         guard !isClosed else { return }
         if !readiness.intersection(.peerClosed).isEmpty { state.insert(.peerShut) }
-        if readiness.contains(.failed), state.contains(.paused) {
+        let mayRead = state.isDisjoint(with: .paused) || state.contains(.handshaking)
+        if readiness.contains(.failed), !mayRead {
             // Nobody reads now, so the error would stay unseen until somebody does.
             return close(.failed(errno: pendingError()))
         }
-        if !state.contains(.paused), !readiness.intersection([.readable, .peerClosed, .failed]).isEmpty { read() }
+        if mayRead, !readiness.intersection([.readable, .peerClosed, .failed]).isEmpty { read() }
     }
 
     private func finishConnect(_ readiness: Readiness) -> Bool {
@@ -147,7 +168,7 @@ final class ByteStream: Source {
         // Bytes that the handler left when it paused: it gets them first, even if nothing more arrives.
         if !tail.isEmpty {
             beginCork()
-            _ = deliver(fresh: 0)
+            _ = deliver(fresh: 0, in: context.receiveBuffer)
             endCork()
             guard !isClosed, !state.contains(.paused) else { return }
         }
@@ -158,16 +179,18 @@ final class ByteStream: Source {
         beginCork()
         var rounds = 0
         while true {
-            let kept = tail.count
-            let room = min(Int(receiveLimit), StreamLoop.receiveCapacity - kept)
+            let room = min(Int(receiveLimit), StreamLoop.receiveCapacity - tail.count)
             // A handler that leaves a whole buffer untaken has paused; it is not read for again until it takes some.
             guard room > 0 else { break }
-            let count = recv(descriptor, context.receiveBuffer + kept, room, 0)
+            // Plain bytes go behind the place of the kept ones; ciphertext is decrypted to there.
+            let start = context.receiveBuffer + (tls == nil ? tail.count : 0)
+            let count = recv(descriptor, start, room, 0)
             if count > 0 {
-                guard deliver(fresh: count) else { break }
+                guard tls == nil ? deliver(fresh: count, in: context.receiveBuffer) : decrypt(count: count) else { break }
                 if count < room, !state.contains(.peerShut) { break }
             } else if count == 0 {
                 state.insert(.peerShut)
+                if tls != nil, !state.contains(.peerEnded) { state.insert(.truncated) }
                 endOfInput()
                 break
             } else {
@@ -185,27 +208,66 @@ final class ByteStream: Source {
         endCork()
     }
 
-    /// Gives the kept bytes and `fresh` new ones, which stand behind their place in the receive buffer, to the handler.
-    /// False when reading must stop.
-    private func deliver(fresh: Int) -> Bool {
+    /// Takes `count` bytes of ciphertext from the receive buffer through TLS. False when reading must stop.
+    private func decrypt(count: Int) -> Bool {
+        guard let tls, let window = try? context.tlsWindow() else { return false }
+        let kept = tail.count
+        let plain = context.plainBuffer
+        var isUp = false
+        var got = 0
+        var last = TLSSession.Outcome.wantsMore
+        window.withInput(UnsafeRawBufferPointer(start: context.receiveBuffer, count: count)) {
+            if state.contains(.handshaking) {
+                last = tls.handshakeStep()
+                guard case .done = last else { return }
+                isUp = true
+            }
+            while kept + got < StreamLoop.plainCapacity {
+                last = tls.read(into: plain + kept + got, capacity: StreamLoop.plainCapacity - kept - got)
+                guard case .done(let bytes) = last else { break }
+                got += bytes
+            }
+        }
+        transmit(window.takeOutput())
+        guard closeIfFailed() else { return false }
+        if isUp {
+            state.remove(.handshaking)
+            handler?.opened(self)
+            guard !isClosed else { return false }
+            if !output.isEmpty { outputGrew() }
+        }
+        var goesOn = true
+        if got > 0 { goesOn = deliver(fresh: got, in: plain) }
+        guard !isClosed else { return false }
+        switch last {
+        case .done, .wantsMore: return goesOn
+        case .peerEnded: endOfInput()
+        case .failed(let reason): close(.tls(reason))
+        case .untrusted(let reason): close(.untrusted(reason))
+        }
+        return false
+    }
+
+    /// Gives the kept bytes and `fresh` new ones, which stand behind their place in the buffer, to the handler. False
+    /// when reading must stop.
+    private func deliver(fresh: Int, in buffer: UnsafeMutableRawPointer) -> Bool {
         let kept = tail.count
         if kept > 0 {
-            let buffer = context.receiveBuffer
             tail.withBytes { if let base = $0.baseAddress { memcpy(buffer, base, kept) } }
             tail.clear()
         }
         let count = kept + fresh
         var taken = state.contains(.lingering) ? count : 0
-        while taken < count, let current = handler {
+        while taken < count, state.isDisjoint(with: .paused), let current = handler {
             var span = MutableRawSpan(
-                _unsafeBytes: UnsafeMutableRawBufferPointer(start: context.receiveBuffer + taken, count: count - taken))
+                _unsafeBytes: UnsafeMutableRawBufferPointer(start: buffer + taken, count: count - taken))
             taken += current.received(&span, on: self)
             if isClosed { return false }
             // A new handler gets what the old one left; the same one has taken all it can for now.
             if handler === current { break }
         }
         if taken < count {
-            tail.append(UnsafeRawBufferPointer(start: context.receiveBuffer + taken, count: count - taken))
+            tail.append(UnsafeRawBufferPointer(start: buffer + taken, count: count - taken))
         }
         return !state.contains(.paused)
     }
@@ -248,7 +310,7 @@ final class ByteStream: Source {
     /// A frame header and its payload, without joining them first.
     func send(header: WebSocketFrameHeader, payload: RawSpan) {
         let count = header.count + payload.byteCount
-        if isCorked, output.isEmpty, count <= StreamLoop.corkCapacity, state.isDisjoint(with: [.closed, .connecting]) {
+        if isCorked, output.isEmpty, count <= StreamLoop.corkCapacity, state.isDisjoint(with: [.closed, .connecting, .handshaking]) {
             if context.corkCount + count > StreamLoop.corkCapacity {
                 flushCork()
                 guard output.isEmpty else { return sendParts(header, payload) }
@@ -283,7 +345,7 @@ final class ByteStream: Source {
 
     private func send(_ bytes: UnsafeRawBufferPointer) {
         guard !isClosed, let base = bytes.baseAddress, bytes.count > 0 else { return }
-        if isCorked, output.isEmpty, !state.contains(.connecting) {
+        if isCorked, output.isEmpty, state.isDisjoint(with: .notOpen) {
             if context.corkCount + bytes.count > StreamLoop.corkCapacity { flushCork() }
             if output.isEmpty, !isClosed {
                 if bytes.count <= StreamLoop.corkCapacity {
@@ -306,7 +368,7 @@ final class ByteStream: Source {
     private func outputGrew() {
         if output.count > Self.highMark { state.insert(.owesDrained) }
         if output.count > Int(outputBound) { return close(.overflow) }
-        guard state.isDisjoint(with: [.dirty, .blocked, .connecting]) else { return }
+        guard state.isDisjoint(with: [.dirty, .blocked, .connecting, .handshaking]) else { return }
         state.insert(.dirty)
         context.noteDirty(self)
     }
@@ -323,8 +385,32 @@ final class ByteStream: Source {
         outputGrew()
     }
 
-    /// What the kernel took. An error is kept for `closeIfFailed`: closing here would free what the caller still holds.
+    /// How many bytes are on their way: what the kernel took, or TLS.
     private func write(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard let tls else { return writeRaw(bytes) }
+        guard let window = try? context.tlsWindow() else { return 0 }
+        var taken = 0
+        while taken < bytes.count, tls.pending.isEmpty, writeError == 0 {
+            guard case .done(let count) = tls.write(UnsafeRawBufferPointer(rebasing: bytes[taken...])) else {
+                writeError = EPROTO
+                break
+            }
+            taken += count
+            transmit(window.takeOutput())
+        }
+        return taken
+    }
+
+    /// Sends ciphertext; what the kernel does not take waits in the session.
+    private func transmit(_ bytes: UnsafeRawBufferPointer) {
+        guard bytes.count > 0, let tls else { return }
+        let sent = tls.pending.isEmpty ? writeRaw(bytes) : 0
+        if sent < bytes.count { tls.pending.append(UnsafeRawBufferPointer(rebasing: bytes[sent...])) }
+        if tls.pending.count > Int(outputBound) { writeError = EMSGSIZE }
+    }
+
+    /// What the kernel took. An error is kept for `closeIfFailed`: closing here would free what the caller still holds.
+    private func writeRaw(_ bytes: UnsafeRawBufferPointer) -> Int {
         var sent = 0
         while sent < bytes.count, let base = bytes.baseAddress {
             let count = Glibc.send(descriptor, base + sent, bytes.count - sent, Int32(MSG_NOSIGNAL))
@@ -355,16 +441,23 @@ final class ByteStream: Source {
 
     private func flush() {
         guard state.isDisjoint(with: [.closed, .blocked, .connecting]) else { return }
+        if let tls, !tls.pending.isEmpty {
+            let sent = tls.pending.withBytes { writeRaw($0) }
+            guard closeIfFailed() else { return }
+            tls.pending.consume(sent)
+            guard tls.pending.isEmpty else { return }
+        }
+        guard !state.contains(.handshaking) else { return }
         if !output.isEmpty {
             let sent = output.withBytes { write($0) }
             guard closeIfFailed() else { return }
             output.consume(sent)
         }
-        if state.contains(.owesDrained), output.count <= Self.highMark / 4 {
+        if state.contains(.owesDrained), bufferedBytes <= Self.highMark / 4 {
             state.remove(.owesDrained)
             handler?.drained(self)
         }
-        if output.isEmpty, state.contains(.closing), !isClosed { finishClosing() }
+        if bufferedBytes == 0, state.contains(.closing), !isClosed { finishClosing() }
     }
 
     // MARK: Ending
@@ -377,10 +470,20 @@ final class ByteStream: Source {
         state.insert(.closing)
         if lingering { state.insert(.lingering) }
         if isCorked { flushCork() }
-        if output.isEmpty, !isClosed { finishClosing() }
+        if bufferedBytes == 0, !isClosed { finishClosing() }
+    }
+
+    /// Puts our close_notify on its way. False while it waits for the kernel.
+    private func endTLS() -> Bool {
+        guard let tls, !state.contains(.tlsEnded), let window = try? context.tlsWindow() else { return true }
+        state.insert(.tlsEnded)
+        tls.end()
+        transmit(window.takeOutput())
+        return tls.pending.isEmpty
     }
 
     private func finishClosing() {
+        guard endTLS() else { return }
         state.remove(.closing)
         if state.contains(.lingering), !state.contains(.peerEnded) {
             shutdown(descriptor, Int32(SHUT_WR))
@@ -393,8 +496,11 @@ final class ByteStream: Source {
 
     func close(_ end: StreamEnd) {
         guard !isClosed else { return }
-        if isCorked, end == .closed { flushCork() }
-        guard !isClosed else { return }
+        if end == .closed, state.isDisjoint(with: .notOpen) {
+            if isCorked { flushCork() }
+            guard !isClosed else { return }
+            if output.isEmpty { _ = endTLS() }
+        }
         state.insert(.closed)
         if isCorked { context.corkCount = 0 }
         context.loop.remove(self)

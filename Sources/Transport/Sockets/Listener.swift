@@ -5,6 +5,7 @@ import Reactor
 final class Listener: Source {
     let configuration: HTTPServerConfiguration
     let service: any HTTPService
+    private let tls: TLSContext?
     private let context: StreamLoop
     private var retryTimer: Timer?
     private(set) var isDraining = false
@@ -13,8 +14,10 @@ final class Listener: Source {
     private var onEmpty: (() -> Void)?
 
     init(
-        descriptor: Int32, loop: EventLoop, configuration: HTTPServerConfiguration, service: any HTTPService
+        descriptor: Int32, loop: EventLoop, configuration: HTTPServerConfiguration, tls: TLSContext?,
+        service: any HTTPService
     ) {
+        self.tls = tls
         self.configuration = configuration
         self.service = service
         context = StreamLoop.of(loop)
@@ -63,10 +66,12 @@ final class Listener: Source {
         let stream = ByteStream(descriptor: descriptor, peer: peer, context: context)
         let connection = HTTPServerConnection(stream: stream, listener: self)
         streams[descriptor] = stream
-        do {
+        do throws(TransportError) {
+            if let tls { try stream.secure(with: tls) }
+            connection.begin(isSecure: tls != nil)
             try stream.start(connection)
         } catch {
-            stream.close(.closed)
+            stream.close(.tls(error.message))
         }
     }
 

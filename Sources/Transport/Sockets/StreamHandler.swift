@@ -7,6 +7,7 @@ enum StreamEnd: Sendable, Equatable {
     /// Reset, or another error of the socket.
     case failed(errno: Int32)
     case tls(String)
+    case untrusted(String)
     case timeout(String)
     /// More waits to be written than the stream's bound allows.
     case overflow
@@ -17,6 +18,7 @@ enum StreamEnd: Sendable, Equatable {
         case .peerClosed: TransportError(.closed, "the peer closed the connection")
         case .failed(let number): TransportError(.reset, "the connection failed with errno \(number)")
         case .tls(let text): TransportError(.tls, text)
+        case .untrusted(let text): TransportError(.untrusted, text)
         case .timeout(let text): TransportError(.timeout, text)
         case .overflow: TransportError(.tooLarge, "the peer does not read: too much waits to be written")
         }

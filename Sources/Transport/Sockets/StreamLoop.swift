@@ -17,6 +17,12 @@ final class StreamLoop {
     @exclusivity(unchecked) var corked: Unmanaged<ByteStream>?
     @exclusivity(unchecked) var corkCount = 0
 
+    /// Decrypted bytes of one read.
+    let plainBuffer = UnsafeMutableRawPointer.allocate(byteCount: plainCapacity, alignment: 64)
+    /// A receive, and the record that OpenSSL may have kept from before.
+    static let plainCapacity = receiveCapacity + (32 << 10)
+    private var window: TLSWindow?
+
     private var dirty: [ByteStream] = []
     private var readAgain: [ByteStream] = []
     private var masks: [UInt32] = []
@@ -34,6 +40,15 @@ final class StreamLoop {
     deinit {
         receiveBuffer.deallocate()
         corkBuffer.deallocate()
+        plainBuffer.deallocate()
+    }
+
+    /// The BIO of all TLS connections of this loop.
+    func tlsWindow() throws(TransportError) -> TLSWindow {
+        if let window { return window }
+        guard let made = TLSWindow() else { throw TLSContext.failure("setting up TLS") }
+        window = made
+        return made
     }
 
     /// Has `stream` flushed once at the end of this turn, however often it wrote.

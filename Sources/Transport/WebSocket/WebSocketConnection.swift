@@ -67,6 +67,14 @@ public final class WebSocketConnection: StreamHandler {
     public func pauseReading() { stream.pause() }
     public func resumeReading() { stream.resume() }
 
+    public var isSecure: Bool { stream.isSecure }
+
+    /// RFC 5705 keying material of the TLS connection below, the same on both sides and on no other connection. nil
+    /// without TLS, or where TLS 1.2 lacks the extended master secret.
+    public func exportKeyingMaterial(label: String, context: [UInt8]? = nil, count: Int) -> [UInt8]? {
+        stream.tlsSession?.exportKeyingMaterial(label: label, context: context, count: count)
+    }
+
     // MARK: Sending
 
     /// Sends one message. False when the socket is not open (the message is dropped). Text must be UTF-8.
