@@ -1,3 +1,5 @@
+import Glibc
+
 /// The name of a member while its object is being read. Lives as long as the closure that got it.
 public struct JSONKey: ~Copyable {
     let text: JSONScannedString
@@ -7,7 +9,7 @@ public struct JSONKey: ~Copyable {
     public func `is`(_ name: StaticString) -> Bool {
         let wanted = UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
         if text.isEscaped { return string.utf8.elementsEqual(wanted) }
-        return text.bytes.count == wanted.count && text.bytes.elementsEqual(wanted)
+        return sameBytes(text.bytes, wanted)
     }
 
     public var string: String { text.string }
@@ -83,7 +85,7 @@ extension JSONReader {
         var isEscaped = false
         var seen: UInt8 = 0
         while true {
-            skipPlainWords()
+            skipPlainBytes()
             guard position < end else {
                 throw error(.syntax, "this string has no end: expected '\"'", at: start - 1)
             }
@@ -108,19 +110,10 @@ extension JSONReader {
         return JSONScannedString(bytes: bytes, isEscaped: isEscaped, isASCII: isASCII)
     }
 
-    /// Eight bytes at a time while none of them is a quote, a backslash, a control character or outside ASCII.
-    private mutating func skipPlainWords() {
-        let ones: UInt64 = 0x0101_0101_0101_0101
-        let highs: UInt64 = 0x8080_8080_8080_8080
-        while end - position >= 8 {
-            let word = UnsafeRawPointer(base + position).loadUnaligned(as: UInt64.self)
-            let quote = word ^ (ones &* 0x22)
-            let backslash = word ^ (ones &* 0x5C)
-            let special =
-                ((quote &- ones) & ~quote) | ((backslash &- ones) & ~backslash) | ((word &- (ones &* 0x20)) & ~word) | word
-            if special & highs != 0 { return }
-            position += 8
-        }
+    /// To the next byte that needs a look: a quote, a backslash, a control character, or one outside ASCII.
+    @inline(__always)
+    private mutating func skipPlainBytes() {
+        position += plainPrefix(UnsafeRawPointer(base + position), end - position)
     }
 
     private mutating func scanEscape() throws(JSONError) {
@@ -168,6 +161,34 @@ extension JSONReader {
     }
 }
 
+/// How many leading bytes are ASCII and neither control characters nor a quote nor a backslash; looks at eight at a time and
+/// may stop short of the last seven.
+@inline(__always)
+func plainPrefix(_ bytes: UnsafeRawPointer, _ count: Int) -> Int {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let highs: UInt64 = 0x8080_8080_8080_8080
+    var index = 0
+    while count - index >= 8 {
+        let word = bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self)
+        let quote = word ^ (ones &* 0x22)
+        let backslash = word ^ (ones &* 0x5C)
+        // A borrow can only mark a byte above a true hit wrongly: the lowest mark is always right.
+        let special =
+            (((quote &- ones) & ~quote) | ((backslash &- ones) & ~backslash) | ((word &- (ones &* 0x20)) & ~word) | word)
+            & highs
+        if special != 0 { return index + special.trailingZeroBitCount >> 3 }
+        index += 8
+    }
+    return index
+}
+
+@inline(__always)
+private func sameBytes(_ left: UnsafeBufferPointer<UInt8>, _ right: UnsafeBufferPointer<UInt8>) -> Bool {
+    guard left.count == right.count else { return false }
+    guard let a = left.baseAddress, let b = right.baseAddress else { return true }
+    return memcmp(a, b, left.count) == 0
+}
+
 /// The names seen in one object. Up to 16 plain ASCII names need no memory of their own; beyond that, and as soon as a name
 /// is escaped or not ASCII, they are compared as strings, so an object of any size costs linear time.
 struct JSONKeySet: ~Copyable {
@@ -185,7 +206,7 @@ struct JSONKeySet: ~Copyable {
         }
         let bytes = key.text.bytes
         for index in 0..<count
-        where plain[index].count == bytes.count && plain[index].elementsEqual(bytes) {
+        where sameBytes(plain[index], bytes) {
             return false
         }
         plain[count] = bytes

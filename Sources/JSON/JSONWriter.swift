@@ -151,12 +151,21 @@ public struct JSONWriter: ~Copyable {
 
     /// Copies runs that need no escape in one go.
     private mutating func appendEscaped(_ text: UnsafeBufferPointer<UInt8>) {
+        guard let base = text.baseAddress else { return }
         var runStart = 0
-        for index in 0..<text.count {
+        var index = 0
+        func run() -> UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(start: base + runStart, count: index - runStart) }
+        while true {
+            index += plainPrefix(UnsafeRawPointer(base + index), text.count - index)
+            guard index < text.count else { break }
             let byte = text[index]
-            guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
-            bytes.append(contentsOf: text[runStart..<index])
-            runStart = index + 1
+            guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else {
+                index += 1
+                continue
+            }
+            bytes.append(contentsOf: run())
+            index += 1
+            runStart = index
             bytes.append(UInt8(ascii: "\\"))
             switch byte {
             case 0x08: bytes.append(UInt8(ascii: "b"))
@@ -170,6 +179,6 @@ public struct JSONWriter: ~Copyable {
                 bytes.append(contentsOf: String(byte, radix: 16).utf8)
             }
         }
-        bytes.append(contentsOf: text[runStart...])
+        bytes.append(contentsOf: run())
     }
 }

@@ -1,4 +1,5 @@
 import JSON
+import Program
 
 /// A column of a table: `facts.os:SYSTEM` shows the member `os` of `facts` under the heading SYSTEM.
 struct Column: Sendable, Equatable, ExpressibleByStringLiteral {
@@ -8,7 +9,8 @@ struct Column: Sendable, Equatable, ExpressibleByStringLiteral {
     init(stringLiteral text: String) {
         let parts = text.split(separator: ":", maxSplits: 1).map(String.init)
         path = parts[0].split(separator: ".").map(String.init)
-        heading = parts.count > 1 ? parts[1] : (path.last ?? "").uppercased().split(separator: "_").joined(separator: " ")
+        let words = (path.last ?? "").uppercased().split(separator: "_").filter { $0 != "MS" }
+        heading = parts.count > 1 ? parts[1] : words.joined(separator: " ")
     }
 
     func value(in item: JSONValue) -> JSONValue {
@@ -20,7 +22,7 @@ struct Column: Sendable, Equatable, ExpressibleByStringLiteral {
 enum Table {
     /// Columns as wide as their content; without a terminal nothing is cut.
     static func lines(_ items: [JSONValue], _ columns: [Column], width: Int?) -> [String] {
-        let rows = [columns.map(\.heading)] + items.map { item in columns.map { cell($0.value(in: item)) } }
+        let rows = [columns.map(\.heading)] + items.map { item in columns.map { cell($0.value(in: item), member: $0.path.last ?? "") } }
         let widths = columns.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
             var line = ""
@@ -42,15 +44,20 @@ enum Table {
     }
 
     private static func flattened(_ value: JSONValue, _ path: String) -> [(String, String)] {
-        guard let object = value.object, !object.isEmpty else { return [(printable(path), cell(value))] }
+        guard let object = value.object, !object.isEmpty else { return [(printable(path), cell(value, member: path))] }
         return object.flatMap { member in
             flattened(member.value, path.isEmpty ? member.key : path + "." + member.key)
         }
     }
 
-    static func cell(_ value: JSONValue) -> String {
+    /// - Parameter member: its name; `…_ms` holds a time of day where the number is large enough, else a duration.
+    static func cell(_ value: JSONValue, member: String = "") -> String {
         switch value {
         case .null: "-"
+        case .integer(let value) where member.hasSuffix("_ms"):
+            // 1e11 ms is 1973 as a time of day and three years as a duration.
+            value >= 100_000_000_000
+                ? String(Timestamp(milliseconds: value).description.prefix(19)) + "Z" : "\(value) ms"
         case .bool(let value): value ? "yes" : "no"
         case .integer(let value): "\(value)"
         case .number(let value): "\(value)"

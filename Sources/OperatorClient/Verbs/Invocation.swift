@@ -72,6 +72,9 @@ struct Invocation {
         switch verbFlag.kind {
         case .text: return .string(text)
         case .toggle: return .bool(true)
+        case .boolean:
+            guard text == "true" || text == "false" else { throw .usage("--\(name) \(text): expected true or false") }
+            return .bool(text == "true")
         case .integer:
             guard let number = Int64(text) else { throw .usage("--\(name) \(text): expected a whole number") }
             return .integer(number)

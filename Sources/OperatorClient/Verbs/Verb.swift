@@ -10,8 +10,8 @@ struct Verb: Sendable {
 
     /// What a row shows of its answer.
     enum Shape: Sendable {
-        /// `{"items": …}` as a table.
-        case list([Column])
+        /// `{"items": …}` as a table. `paged`: the call takes `limit`, the size of a page.
+        case list([Column], paged: Bool)
         /// An object, one member per line.
         case record
         /// A sentence.
@@ -77,9 +77,9 @@ struct Verb: Sendable {
 
 extension Verb {
     static func list(
-        _ usage: String, _ path: String, _ summary: String, _ columns: [Column], flags: [VerbFlag] = []
+        _ usage: String, _ path: String, _ summary: String, _ columns: [Column], flags: [VerbFlag] = [], paged: Bool = true
     ) -> Verb {
-        Verb(usage, summary, flags: flags, .call(method: "GET", path: path, .list(columns)))
+        Verb(usage, summary, flags: flags, .call(method: "GET", path: path, .list(columns, paged: paged)))
     }
     static func show(_ usage: String, _ path: String, _ summary: String, flags: [VerbFlag] = []) -> Verb {
         Verb(usage, summary, flags: flags, .call(method: "GET", path: path, .record))
@@ -97,7 +97,7 @@ extension Verb {
 /// A flag of a verb and the member of the query or body that it sets.
 struct VerbFlag: Sendable {
     enum Kind: Sendable {
-        case text, integer, decimal, toggle, list, map, json
+        case text, integer, decimal, toggle, boolean, list, map, json
         /// `90`, `15m`, `1h30m`, `2d`: whole seconds.
         case seconds
         /// Content of a file as text; `-` is standard input.
