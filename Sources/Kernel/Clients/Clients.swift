@@ -72,6 +72,11 @@ public final class Clients: Sendable {
         fleet.withLock { table in table.row(of: id).map { table.client($0) } }
     }
 
+    /// `nil` for a client that does not exist.
+    public func state(of id: ClientID) -> ClientState? {
+        fleet.withLock { table in table.row(of: id)?.state }
+    }
+
     /// The link that work may be sent over; `nil` when there is none or the client is held back or revoked.
     public func link(of id: ClientID) -> AgentLink? {
         fleet.withLock { table in

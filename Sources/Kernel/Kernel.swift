@@ -1,0 +1,160 @@
+import AgentProtocol
+import Crypto
+import JSON
+import Program
+import Reactor
+import Synchronization
+import System
+
+/// The core's business in one piece, opened once and handed to the layers above.
+///
+/// Services are opened in the order of their dependence and closed the other way. The kernel knows neither HTTP routes
+/// nor plugins.
+public final class Kernel: Sendable {
+    public struct Options: Sendable {
+        /// The data directory; made if it is missing.
+        public var directory: String
+        public var store = StoreOptions()
+        public var clients = Clients.Options()
+        public var security = Security.Options()
+        public var commands = CommandLimits()
+        public var outputs = OutputLimits()
+        public var links = AgentEndpointOptions()
+        /// What the core's own certificate is valid for; at least one.
+        public var certificateNames: [CertificateName]
+
+        public init(directory: String, certificateNames: [CertificateName]) {
+            self.directory = directory
+            self.certificateNames = certificateNames
+        }
+    }
+
+    public let directory: String
+    public let log: Log
+    public let metrics: Metrics
+    public let store: Store
+    public let events: Events
+    public let settings: Settings
+    public let identity: IdentityService
+    public let security: Security
+    public let clients: Clients
+    public let enrollment: Enrollment
+    public let outputs: OutputStore
+    public let templates: Templates
+    public let commands: Commands
+    public let links: AgentEndpoint
+
+    /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
+    public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
+        let store = try Store.open(
+            directory: options.directory,
+            migrations: Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations
+                + Templates.migrations,
+            options: options.store)
+        do throws(Problem) {
+            return try await Kernel(options, store, log: log, metrics: metrics)
+        } catch {
+            store.close()
+            throw error
+        }
+    }
+
+    private init(_ options: Options, _ store: Store, log: Log, metrics: Metrics) async throws(Problem) {
+        directory = options.directory
+        self.store = store
+        self.log = log
+        self.metrics = metrics
+        let events = Events()
+        self.events = events
+        settings = try await Settings.load(store: store, events: events)
+        let safe = KeySafe()
+        let identity = try IdentityService.open(
+            directory: options.directory + "/keys", safe: safe, names: options.certificateNames, now: unixMilliseconds())
+        self.identity = identity
+        security = try await Security.load(
+            store: store, directory: options.directory, safe: safe, options: options.security)
+        let departures = Departures()
+        clients = try await Clients.load(store: store, options: options.clients) { event in
+            events.publish(Event(kind: event.kind, client: event.client, data: event.data))
+            departures.note(event)
+        }
+        enrollment = try await Enrollment.load(clients: clients, fingerprint: { identity.fingerprint }) { link in
+            await link.challenge(timeoutMilliseconds: 2_000)
+        }
+        do throws(SystemError) {
+            outputs = try OutputStore(directory: options.directory + "/output", limits: options.outputs)
+        } catch {
+            throw Problem(500, "output-store-unusable", "the output store cannot be opened: \(error)")
+        }
+        templates = try await Templates.open(store)
+        var parts = Commands.Parts(
+            store: store, outputs: outputs, authority: CommandAdmission(clients: clients, security: security),
+            templates: templates)
+        parts.limits = options.commands
+        parts.observers = CommandMetrics(metrics, events, log).observers
+        commands = try await Commands.open(parts)
+        departures.commands.withLock { [commands] in $0 = commands }
+        links = AgentEndpoint(
+            options: options.links, identity: { identity.forHandshake(at: unixMilliseconds()) }, authority: enrollment,
+            sink: commands)
+        registerMetrics()
+        applySettings()
+    }
+
+    /// Starts what happens by itself: sweeps, deadlines, retention.
+    public func start(on loop: EventLoop) {
+        clients.start(on: loop)
+        enrollment.start(on: loop)
+        commands.start(on: loop)
+        loop.spawn { [security] in
+            // Ends with the loop: a timer of a loop that has stopped never fires.
+            while true {
+                await loop.sleep(milliseconds: 60_000)
+                await security.tick()
+            }
+        }
+    }
+
+    /// Closes links, writes what is owed, closes the store. After this nothing is acknowledged any more.
+    public func close() async {
+        commands.stop()
+        await links.stop()
+        do throws(Problem) {
+            try await clients.flush()
+        } catch {
+            log.error("registry.flush-failed", ["code": .string(error.code), "detail": .string(error.detail)])
+        }
+        outputs.stop()
+        store.close()
+    }
+
+    /// A client that is revoked or forgotten ends its unfinished commands. The registry is opened before the commands,
+    /// so the way from one to the other is tied afterwards.
+    private final class Departures: Sendable {
+        let commands = Mutex<Commands?>(nil)
+
+        func note(_ event: RegistryEvent) {
+            guard event.kind == "client.revoked" || event.kind == "client.forgotten", let client = event.client,
+                let commands = commands.withLock({ $0 })
+            else { return }
+            let code = event.kind == "client.revoked" ? "client-revoked" : "client-forgotten"
+            EventLoop.current?.spawn { await commands.clientGone(client, code: code) }
+        }
+    }
+
+    private func applySettings() {
+        let security = security
+        let settings = settings
+        let stop: @Sendable (JSONValue) -> Void = { _ in
+            security.stopCommands(
+                exceptRoles: settings.bool(.commandsStopped) ? settings.strings(.commandsStoppedExempt) : nil)
+        }
+        stop(.null)
+        settings.observe(.commandsStopped, stop)
+        settings.observe(.commandsStoppedExempt, stop)
+        let log = log
+        settings.observe(.logLevel) { value in
+            if let level = value.string.flatMap({ LogLevel(name: $0) }) { log.level = level }
+        }
+    }
+}

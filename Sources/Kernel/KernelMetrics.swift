@@ -1,0 +1,65 @@
+import JSON
+import Program
+
+extension Kernel {
+    /// Numbers that are read when somebody asks, from the services that know them.
+    func registerMetrics() {
+        let clients = clients
+        for state in ClientState.allCases {
+            metrics.reading(
+                "client_manager_clients", "Clients by state.", labels: [("state", state.rawValue)]
+            ) { Double(clients.count(of: state)) }
+        }
+        let store = store
+        metrics.reading("client_manager_store_queue", "Writes that wait or run.") { Double(store.queueDepth) }
+        metrics.reading("client_manager_store_commits_total", "Group commits.", isTotal: true) {
+            Double(store.statistics.commits.load(ordering: .relaxed))
+        }
+        metrics.registerProcess()
+    }
+}
+
+/// Counters and events of the commands.
+struct CommandMetrics {
+    let observers: CommandObservers
+
+    init(_ metrics: Metrics, _ events: Events, _ log: Log) {
+        var ended: [FinalState: Counter] = [:]
+        for state in FinalState.allCases {
+            ended[state] = metrics.counter(
+                "client_manager_targets_total", "Ended targets by final state.", labels: [("state", "\(state)")])
+        }
+        let submitted = metrics.counter("client_manager_commands_total", "Accepted commands.")
+        let foreign = metrics.counter("client_manager_foreign_answers_total", "Answers for commands of other clients.")
+        let failures = metrics.counter("client_manager_record_failures_total", "Ends that the store refused at first.")
+        let bytes = metrics.counter("client_manager_output_bytes_total", "Output taken from agents.")
+        let seconds = metrics.histogram(
+            "client_manager_command_seconds", "From submit to the last recorded end.", bounds: Histogram.latencyBounds)
+
+        var observers = CommandObservers()
+        let endedByState = ended
+        observers.targetEnded = { endedByState[$0]?.add() }
+        observers.commandTook = { seconds.observe(Double($0) / 1_000) }
+        observers.outputTaken = { bytes.add(UInt64($0)) }
+        observers.foreignAnswer = { client, command in
+            foreign.add()
+            log.warning(
+                "command.foreign-answer", ["client": .string("\(client)"), "command": .string("\(command)")])
+        }
+        observers.recordFailed = { problem in
+            failures.add()
+            log.error("command.record-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+        }
+        observers.event = { event in
+            if event.kind == .submitted { submitted.add() }
+            events.publish(
+                Event(
+                    kind: event.kind.rawValue, client: event.client, subject: "\(event.command)",
+                    data: [
+                        "title": .string(event.title), "by": .string(event.principal),
+                        "targets": .integer(Int64(event.targetCount)),
+                    ]))
+        }
+        self.observers = observers
+    }
+}

@@ -1,0 +1,126 @@
+import API
+import Crypto
+import Glibc
+import JSON
+import Kernel
+import Program
+import Reactor
+import Synchronization
+import System
+import Transport
+import Web
+
+/// `client-manager serve`: loops, kernel, server, signals; from the first line to the exit status.
+final class CoreProcess: Sendable {
+    private let directory: String
+    private let configuration: Configuration
+    private let loops: [EventLoop]
+    private let writer = LogWriter()
+    private let log: Log
+    private let metrics = Metrics()
+    private let status = Atomic<Int32>(0)
+    private let isStopping = Atomic<Bool>(false)
+
+    /// Returns when the core has stopped.
+    static func serve(directory: String, configuration: Configuration) -> Int32 {
+        Signals.block([SIGTERM, SIGINT, SIGHUP])
+        signal(SIGPIPE, SIG_IGN)
+        let process: CoreProcess
+        do {
+            process = try CoreProcess(directory: directory, configuration: configuration)
+        } catch {
+            return CoreCommandLine.fail("\(error)", status: 1)
+        }
+        process.loops[0].spawn { await process.run() }
+        for loop in process.loops { loop.join() }
+        process.writer.close()
+        return process.status.load(ordering: .relaxed)
+    }
+
+    private init(directory: String, configuration: Configuration) throws {
+        self.directory = directory
+        self.configuration = configuration
+        let level = configuration[CoreConfiguration.logLevel].level
+        log = Log(level: level) { [writer] line in writer.write(line) }
+        try Files.makeDirectories(directory)
+        let wanted = configuration[CoreConfiguration.loops]
+        let count = wanted > 0 ? wanted : max(1, min(16, sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+        loops = try (0..<count).map { try EventLoop.start(name: "loop-\($0)") }
+    }
+
+    private func run() async {
+        for warning in configuration.warnings { log.warning("configuration.warning", ["detail": .string(warning)]) }
+        do {
+            let ready = try ReadyFile(directory: directory)
+            let kernel = try await Kernel.open(try kernelOptions(), log: log, metrics: metrics)
+            let server = try await listen(kernel)
+            kernel.start(on: loops[0])
+            try watchSignals(kernel, server, ready)
+            let scheme = configuration[CoreConfiguration.tlsMode] == .off ? "http" : "https"
+            let url = "\(scheme)://\(server.address)"
+            try ready.announce(url: url, fingerprint: kernel.identity.fingerprint)
+            log.info("core.ready", ["url": .string(url), "version": .string(BuildID.description)])
+        } catch {
+            fail("\((error as? Problem)?.detail ?? "\(error)")")
+        }
+    }
+
+    private func fail(_ text: String) {
+        _ = CoreCommandLine.fail(text, status: 1)
+        status.store(1, ordering: .relaxed)
+        for loop in loops { loop.stop() }
+    }
+
+    private func kernelOptions() throws -> Kernel.Options {
+        let names = (["localhost", "127.0.0.1", "::1"] + configuration[CoreConfiguration.tlsNames])
+            .compactMap { CertificateName($0) }
+        var options = Kernel.Options(directory: directory, certificateNames: names)
+        options.store.synchronous = configuration[CoreConfiguration.synchronous]
+        options.links.coreVersion = BuildID.version
+        return options
+    }
+
+    private func listen(_ kernel: Kernel) async throws -> HTTPServer {
+        let text = configuration[CoreConfiguration.listen]
+        guard let address = SocketAddress(text) else {
+            throw Problem(400, "invalid", "listen = \(text): it must be ADDRESS:PORT, for example 127.0.0.1:8443")
+        }
+        if configuration[CoreConfiguration.tlsMode] == .off, !address.isLoopback {
+            throw Problem(400, "invalid", "tls.mode off is allowed on loopback addresses only, and \(text) is none")
+        }
+        let pipeline = try CoreRoutes.pipeline(kernel, configuration)
+        var settings = HTTPServerConfiguration()
+        settings.trustedProxies = configuration[CoreConfiguration.trustedProxies].compactMap { AddressRange($0) }
+        return try await HTTPServer.start(at: address, on: loops, configuration: settings) { loop in
+            WebService(pipeline: pipeline, loop: loop, takeovers: ["/agent": { kernel.links.accept($0) }])
+        }
+    }
+
+    private func watchSignals(_ kernel: Kernel, _ server: HTTPServer, _ ready: ReadyFile) throws {
+        let signals = try Signals([SIGTERM, SIGINT, SIGHUP]) { [self] signal in
+            if signal == SIGHUP {
+                log.info("core.reload")
+                return
+            }
+            guard !isStopping.exchange(true, ordering: .relaxed) else { return }
+            log.info("core.stopping", ["signal": .integer(Int64(signal))])
+            loops[0].spawn { [self] in await stop(kernel, server, ready) }
+        }
+        try loops[0].add(signals)
+    }
+
+    /// The address is given up first, then open requests may end, then what is owed is written.
+    private func stop(_ kernel: Kernel, _ server: HTTPServer, _ ready: ReadyFile) async {
+        try? ready.remove()
+        let seconds = configuration[CoreConfiguration.drainSeconds]
+        let limit = Timer { server.stop() }
+        loops[0].schedule(limit, afterMilliseconds: UInt64(seconds) * 1_000)
+        kernel.commands.stop()
+        await kernel.links.stop()
+        await server.drain()
+        loops[0].cancel(limit)
+        await kernel.close()
+        log.info("core.stopped")
+        for loop in loops { loop.stop() }
+    }
+}

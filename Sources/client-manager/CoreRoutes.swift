@@ -1,0 +1,35 @@
+import API
+import Kernel
+import Program
+import Web
+
+/// The whole route table of the core and the pipeline over it.
+enum CoreRoutes {
+    static func table(_ kernel: Kernel, docs: Bool) -> [Route] {
+        var routes: [Route] = []
+        let store = kernel.store
+        routes += healthRoutes(
+            checks: [
+                ReadinessCheck("store") {
+                    do throws(Problem) {
+                        _ = try await store.read { (reader) throws(StoreError) in try reader.count("SELECT 1") }
+                        return nil
+                    } catch {
+                        return error.detail
+                    }
+                }
+            ], metrics: kernel.metrics)
+        if docs { routes += documentRoutes(for: routes, version: BuildID.version) }
+        return routes
+    }
+
+    static func pipeline(_ kernel: Kernel, _ configuration: Configuration) throws -> Pipeline {
+        var router = Router()
+        for route in table(kernel, docs: configuration[CoreConfiguration.docs]) { try router.add(route) }
+        return Pipeline(
+            router: router, gate: SecurityGate(security: kernel.security, store: kernel.store),
+            origins: OriginPolicy(
+                hosts: configuration[CoreConfiguration.hosts], origins: configuration[CoreConfiguration.origins]),
+            observe: RequestMetrics(kernel.metrics).observe)
+    }
+}
