@@ -35,6 +35,7 @@ public final class Kernel: Sendable {
     public let store: Store
     public let events: Events
     public let settings: Settings
+    public let audit: Audit
     public let identity: IdentityService
     public let security: Security
     public let clients: Clients
@@ -46,20 +47,23 @@ public final class Kernel: Sendable {
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
+        let safe = KeySafe()
         let store = try Store.open(
             directory: options.directory,
             migrations: Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations
                 + Templates.migrations,
-            options: options.store)
+            options: options.store, safe: safe)
         do throws(Problem) {
-            return try await Kernel(options, store, log: log, metrics: metrics)
+            return try await Kernel(options, store, safe, log: log, metrics: metrics)
         } catch {
             store.close()
             throw error
         }
     }
 
-    private init(_ options: Options, _ store: Store, log: Log, metrics: Metrics) async throws(Problem) {
+    private init(
+        _ options: Options, _ store: Store, _ safe: KeySafe, log: Log, metrics: Metrics
+    ) async throws(Problem) {
         directory = options.directory
         self.store = store
         self.log = log
@@ -67,7 +71,7 @@ public final class Kernel: Sendable {
         let events = Events()
         self.events = events
         settings = try await Settings.load(store: store, events: events)
-        let safe = KeySafe()
+        audit = Audit(store: store, settings: settings)
         let identity = try IdentityService.open(
             directory: options.directory + "/keys", safe: safe, names: options.certificateNames, now: unixMilliseconds())
         self.identity = identity
@@ -106,6 +110,9 @@ public final class Kernel: Sendable {
         clients.start(on: loop)
         enrollment.start(on: loop)
         commands.start(on: loop)
+        audit.start(on: loop) { [log] problem in
+            log.error("audit.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+        }
         loop.spawn { [security] in
             // Ends with the loop: a timer of a loop that has stopped never fires.
             while true {
@@ -125,7 +132,10 @@ public final class Kernel: Sendable {
             log.error("registry.flush-failed", ["code": .string(error.code), "detail": .string(error.detail)])
         }
         outputs.stop()
-        store.close()
+        await audit.stop()
+        // Closing joins the store's threads, which a loop must not wait for; the pool's thread may.
+        let pool = BlockingPool(name: "closing", threads: 1, queue: 1)
+        _ = try? await pool.run { [store] in store.close() }
     }
 
     /// A client that is revoked or forgotten ends its unfinished commands. The registry is opened before the commands,
