@@ -27,7 +27,7 @@ struct CommandMetrics {
         var ended: [FinalState: Counter] = [:]
         for state in FinalState.allCases {
             ended[state] = metrics.counter(
-                "client_manager_targets_total", "Ended targets by final state.", labels: [("state", "\(state)")])
+                "client_manager_targets_total", "Ended targets by final state.", labels: [("state", state.name)])
         }
         let submitted = metrics.counter("client_manager_commands_total", "Accepted commands.")
         let foreign = metrics.counter("client_manager_foreign_answers_total", "Answers for commands of other clients.")

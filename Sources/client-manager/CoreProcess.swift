@@ -85,7 +85,7 @@ final class CoreProcess: Sendable {
         guard let address = SocketAddress(text) else {
             throw Problem(400, "invalid", "listen = \(text): it must be ADDRESS:PORT, for example 127.0.0.1:8443")
         }
-        if configuration[CoreConfiguration.tlsMode] == .off, !address.isLoopback {
+        if configuration[CoreConfiguration.tlsMode] == .off, !address.ip.isLoopback {
             throw Problem(400, "invalid", "tls.mode off is allowed on loopback addresses only, and \(text) is none")
         }
         let pipeline = try CoreRoutes.pipeline(kernel, configuration)

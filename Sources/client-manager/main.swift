@@ -1,1 +1,3 @@
-print("not built yet")
+import Glibc
+
+exit(CoreCommandLine.run(Array(CommandLine.arguments.dropFirst())))
