@@ -23,6 +23,16 @@ public struct ChildProcess: ~Copyable, Sendable {
     /// Whether the child leads a process group of its own.
     public let group: Spawn.Group
 
+    /// Takes over a child of this process and its pidfd: the way through a queue that carries only numbers.
+    public init(pid: pid_t, descriptor: consuming Descriptor, group: Spawn.Group) {
+        self.pid = pid
+        self.descriptor = descriptor
+        self.group = group
+    }
+
+    /// Gives the two numbers away; the caller closes the pidfd.
+    public consuming func release() -> (pid: pid_t, descriptor: Int32) { (pid, descriptor.release()) }
+
     public func signal(_ number: Int32) {
         _ = cm_pidfd_signal(descriptor.number, number)
     }

@@ -48,6 +48,12 @@ public struct ControlGroupParent: Sendable, Equatable {
     public let limitsMemory: Bool
     public let limitsProcessor: Bool
 
+    public init(path: String, limitsMemory: Bool, limitsProcessor: Bool) {
+        self.path = path
+        self.limitsMemory = limitsMemory
+        self.limitsProcessor = limitsProcessor
+    }
+
     /// Looks for the version 2 tree and a directory in it that is ours to write; `nil` where there is none.
     ///
     /// A group with processes cannot hand controllers down. Under systemd (`Delegate=yes`) this process therefore first

@@ -1,1 +1,4 @@
-print("not built yet")
+import Agent
+import Glibc
+
+exit(AgentProgram.main(CommandLine.arguments))

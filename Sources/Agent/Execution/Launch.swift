@@ -1,0 +1,135 @@
+import AgentProtocol
+import Glibc
+import System
+
+/// Why an order cannot become a program here: a stable code and a text for people.
+struct LaunchFailure: Error, Equatable {
+    let code: String
+    let message: String
+}
+
+/// Turns an order into what `Spawn` takes. Owns the descriptors that the program inherits.
+struct Launch: ~Copyable {
+    var spawn: Spawn
+    private let input: Descriptor?
+    private let script: Descriptor?
+
+    /// Inside the program's environment: its command, which also marks what belongs to it.
+    static func mark(_ command: CommandID) -> String { "CM_COMMAND_ID=\(command)" }
+
+    /// - Parameter directory: the execution's own, for standard input.
+    init(_ order: Order, directory: String, output: Int32, errors: Int32) throws(LaunchFailure) {
+        let account = try Self.account(order.user)
+        var script: Descriptor?
+        let arguments: [String]
+        switch order.invocation {
+        case .argv(let list): arguments = list
+        case .shell(let text): arguments = ["/bin/sh", "-c", text]
+        case .script(let interpreter, let body, let extra):
+            // A file in memory: readable by the program's user wherever our directory is closed to it.
+            script = try Self.scriptFile(body, owner: account)
+            arguments = interpreter + ["/proc/self/fd/3"] + extra
+        }
+        guard let program = arguments.first, !program.isEmpty else {
+            throw LaunchFailure(code: "program-missing", message: "the order names no program")
+        }
+        let scriptNumber = script?.number ?? -1
+        var input: Descriptor?
+        if let bytes = order.standardInput { input = try Self.inputFile(bytes, directory: directory) }
+        let inputNumber = input?.number ?? -1
+
+        var spawn = Spawn(program: program, arguments: arguments)
+        spawn.environment = try Self.environment(order, account)
+        if let path = spawn.environment["PATH"] { spawn.searchPath = path }
+        spawn.directory = order.workingDirectory ?? "/"
+        spawn.descriptors = [inputNumber, output, errors]
+        if scriptNumber >= 0 { spawn.descriptors.append(scriptNumber) }
+        spawn.group = .session
+        spawn.account = order.user == nil ? nil : account
+        spawn.diesWithStarter = true
+        self.spawn = spawn
+        self.script = script
+        self.input = input
+    }
+
+    private static func account(_ user: String?) throws(LaunchFailure) -> UserAccount {
+        let found: UserAccount?
+        do throws(SystemError) {
+            if let user { found = try UserAccount.find(user) } else { found = try UserAccount.current() }
+        } catch { throw LaunchFailure(code: "user-unknown", message: "the user database failed: \(error)") }
+        guard let found else {
+            throw LaunchFailure(code: "user-unknown", message: "there is no user \(user ?? "") on this client")
+        }
+        guard user == nil || geteuid() == 0 || found.user == geteuid() else {
+            throw LaunchFailure(
+                code: "user-not-permitted",
+                message: "the agent runs as user \(geteuid()) and cannot run a command as \(found.name)")
+        }
+        return found
+    }
+
+    private static func environment(_ order: Order, _ account: UserAccount) throws(LaunchFailure) -> [String: String] {
+        var environment = [
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
+            "HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell,
+        ]
+        for (name, value) in order.environment {
+            guard !name.isEmpty, !name.utf8.contains(UInt8(ascii: "=")), !name.utf8.contains(0), !value.utf8.contains(0)
+            else {
+                throw LaunchFailure(
+                    code: "environment-invalid",
+                    message: "the variable name '\(name)' is empty or holds '=', or it or its value holds a NUL byte")
+            }
+            environment[name] = value
+        }
+        environment["CM_COMMAND_ID"] = "\(order.command)"
+        return environment
+    }
+
+    private static func scriptFile(_ body: [UInt8], owner: UserAccount) throws(LaunchFailure) -> Descriptor {
+        do throws(SystemError) {
+            let file = try Descriptor.memoryFile("script")
+            try file.write(body.span.bytes)
+            if fchmod(file.number, 0o555) != 0 { throw SystemError.last("fchmod", "script") }
+            return try file.reopened(O_RDONLY)
+        } catch { throw LaunchFailure(code: "spawn-failed", message: "the script file: \(error)") }
+    }
+
+    /// A file of the execution's directory without a name: large input costs no memory and needs no feeding.
+    private static func inputFile(_ bytes: [UInt8], directory: String) throws(LaunchFailure) -> Descriptor {
+        let path = directory + "/input"
+        do throws(SystemError) {
+            let file = try Descriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC)
+            try file.write(bytes.span.bytes, subject: path)
+            let input = try Descriptor.open(path, O_RDONLY)
+            try Files.remove(path)
+            return input
+        } catch {
+            throw LaunchFailure(
+                code: error.isOutOfSpace ? "agent-disk-full" : "spawn-failed", message: "standard input: \(error)")
+        }
+    }
+
+    /// What the core and people read about a failed start.
+    static func explain(_ error: SpawnError, _ spawn: Spawn) -> LaunchFailure {
+        let reason = SystemError("", code: error.code).reason
+        switch (error.step, error.code) {
+        case (.execute, ENOENT):
+            return LaunchFailure(
+                code: "program-not-found",
+                message: spawn.program.utf8.contains(UInt8(ascii: "/"))
+                    ? "\(spawn.program) does not exist (or the interpreter that its first line names)"
+                    : "\(spawn.program) is in no directory of PATH (\(spawn.searchPath))")
+        case (.execute, _):
+            return LaunchFailure(code: "program-not-executable", message: "\(spawn.program): \(reason)")
+        case (.directory, _):
+            return LaunchFailure(
+                code: "working-directory-unusable", message: "\(spawn.directory ?? "/"): \(reason)")
+        case (.user, _): return LaunchFailure(code: "user-not-permitted", message: "changing the user: \(reason)")
+        case (.controlGroup, _): return LaunchFailure(code: "limits-unavailable", message: "control group: \(reason)")
+        case (.arguments, _):
+            return LaunchFailure(code: "arguments-invalid", message: "an argument or variable holds a NUL byte")
+        default: return LaunchFailure(code: "spawn-failed", message: "\(error)")
+        }
+    }
+}

@@ -1,0 +1,158 @@
+import AgentProtocol
+import Glibc
+import JSON
+import System
+
+/// What the owner of this machine allows, in `A/policy.json`. The core cannot widen it; no file adds no refusal, and a
+/// file that cannot be understood refuses everything.
+///
+/// ```json
+/// { "allow": [["/usr/bin/systemctl", "status", "*"], ["uptime"]], "deny": [["rm", "**"]],
+///   "shell": false, "scripts": false, "users": ["nobody"], "maximum_running": 4 }
+/// ```
+/// A rule is a list of patterns, one per argument; `*` stands for any text inside one argument, `**` as the last
+/// element for any further arguments. A deny rule whose first pattern has no slash also matches the last part of a
+/// path; an allow rule matches the program's text as it stands. Deny wins. With `allow`, shell and scripts are refused
+/// unless they are set to true. `users` names who commands may run as; `maximum_running` can only lower the bound.
+struct LocalPolicy: Sendable, Equatable {
+    static let maximumBytes = 256 << 10
+
+    var allow: [[String]]?
+    var deny: [[String]] = []
+    var shell: Bool?
+    var scripts: Bool?
+    var users: [String]?
+    var maximumRunning: Int?
+    /// Why the file cannot be understood.
+    var fault: String?
+
+    /// No file: everything is allowed.
+    static let open = LocalPolicy()
+
+    static func load(_ path: String) -> LocalPolicy {
+        do throws(SystemError) {
+            guard let bytes = try Files.readIfPresent(path, limit: maximumBytes) else { return .open }
+            return LocalPolicy(parsing: bytes)
+        } catch { return LocalPolicy(fault: "\(error)") }
+    }
+
+    init(parsing bytes: [UInt8]) {
+        do throws(JSONError) {
+            let value = try JSONValue(
+                parsing: bytes, limits: JSONLimits(depth: 8, bytes: Self.maximumBytes), syntax: .lenient)
+            try read(value)
+        } catch { self = LocalPolicy(fault: "\(error)") }
+    }
+
+    private init() {}
+
+    private init(fault: String) { self.fault = fault }
+
+    private mutating func read(_ value: JSONValue) throws(JSONError) {
+        guard let object = value.object else { return fault = "the policy is \(value.kindName), not an object" }
+        for member in object {
+            switch member.key {
+            case "allow": allow = rules(member)
+            case "deny": deny = rules(member) ?? []
+            case "shell": shell = bool(member)
+            case "scripts": scripts = bool(member)
+            case "users": users = texts(member.value, member.key)
+            case "maximum_running":
+                maximumRunning = member.value.integer.map { Int(clamping: $0) }
+                if (maximumRunning ?? 0) < 1 { fault = "maximum_running has to be a whole number from 1 on" }
+            default:
+                fault = "unknown key '\(member.key)'; known: allow, deny, shell, scripts, users, maximum_running"
+            }
+        }
+    }
+
+    private mutating func bool(_ member: JSONObject.Member) -> Bool? {
+        if member.value.bool == nil { fault = "\(member.key) is \(member.value.kindName), not true or false" }
+        return member.value.bool
+    }
+
+    private mutating func texts(_ value: JSONValue, _ key: String) -> [String]? {
+        let texts = value.array?.compactMap(\.string)
+        if texts == nil || texts?.count != value.array?.count { fault = "\(key) has to be a list of texts" }
+        return texts
+    }
+
+    private mutating func rules(_ member: JSONObject.Member) -> [[String]]? {
+        guard let lists = member.value.array else {
+            fault = "\(member.key) has to be a list of rules, each a list of patterns"
+            return nil
+        }
+        var rules: [[String]] = []
+        for list in lists {
+            guard let patterns = texts(list, member.key), !patterns.isEmpty else {
+                fault = "a rule of \(member.key) is not a list of one or more patterns"
+                return nil
+            }
+            rules.append(patterns)
+        }
+        return rules
+    }
+
+    /// `nil`: this policy has nothing against the order.
+    func refusal(of order: Order) -> String? {
+        if let fault { return "the policy file of this client cannot be used, so everything is refused: \(fault)" }
+        if let users {
+            let user = order.user ?? (try? UserAccount.current().name) ?? "\(geteuid())"
+            guard users.contains(user) else { return "running as \(user) is not allowed on this client" }
+        }
+        switch order.invocation {
+        case .shell:
+            return shell ?? (allow == nil) ? nil : "shell commands are not allowed on this client"
+        case .script(let interpreter, _, _):
+            guard scripts ?? (allow == nil) else { return "scripts are not allowed on this client" }
+            return deniedBy(interpreter)
+        case .argv(let arguments):
+            if let refusal = deniedBy(arguments) { return refusal }
+            guard let allow else { return nil }
+            if allow.contains(where: { Self.matches($0, arguments, loosely: false) }) { return nil }
+            return "'\(arguments.first ?? "")' with these arguments matches no allow rule of this client"
+        }
+    }
+
+    private func deniedBy(_ arguments: [String]) -> String? {
+        guard let rule = deny.first(where: { Self.matches($0, arguments, loosely: true) }) else { return nil }
+        return "denied by this client's rule [\(rule.joined(separator: ", "))]"
+    }
+
+    private static func matches(_ rule: [String], _ arguments: [String], loosely: Bool) -> Bool {
+        var patterns = rule[...]
+        let open = patterns.last == "**"
+        if open { patterns = patterns.dropLast() }
+        guard open ? arguments.count >= patterns.count : arguments.count == patterns.count else { return false }
+        for (index, pattern) in patterns.enumerated() {
+            var text = arguments[index][...]
+            if loosely, index == 0, !pattern.utf8.contains(UInt8(ascii: "/")),
+                let slash = text.lastIndex(of: "/")
+            { text = text[text.index(after: slash)...] }
+            guard glob(Array(pattern.utf8), Array(text.utf8)) else { return false }
+        }
+        return true
+    }
+
+    /// `*` stands for any bytes; linear with one step back.
+    private static func glob(_ pattern: [UInt8], _ text: [UInt8]) -> Bool {
+        var (p, t) = (0, 0)
+        var star: (pattern: Int, text: Int)?
+        while t < text.count {
+            if p < pattern.count, pattern[p] == UInt8(ascii: "*") {
+                star = (p, t)
+                p += 1
+            } else if p < pattern.count, pattern[p] == text[t] {
+                p += 1
+                t += 1
+            } else if let back = star {
+                star = (back.pattern, back.text + 1)
+                p = back.pattern + 1
+                t = back.text + 1
+            } else {
+                return false
+            }
+        }
+        return pattern[p...].allSatisfy { $0 == UInt8(ascii: "*") }
+    }
+}

@@ -1,0 +1,35 @@
+import Glibc
+
+/// Facts of the running machine that the agent's journal needs.
+public enum Machine {
+    /// New with each boot of the kernel; empty where /proc does not tell.
+    public static func bootID() -> String {
+        guard let bytes = try? Files.read("/proc/sys/kernel/random/boot_id", limit: 64) else { return "" }
+        return String(decoding: bytes.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
+    }
+
+    /// Ends with KILL what is left of a session whose leader was `leader`: only processes whose environment holds
+    /// `mark`, because the number may meanwhile belong to others. Returns how many were there.
+    public static func killSession(_ leader: pid_t, mark: String) -> Int {
+        guard let names = try? Files.list("/proc") else { return 0 }
+        let wanted = Array(mark.utf8)
+        var count = 0
+        for name in names {
+            guard let pid = pid_t(name), pid > 1, session(of: pid) == leader,
+                let environment = try? Files.read("/proc/\(pid)/environ", limit: 1 << 20),
+                environment.split(separator: 0).contains(where: { $0.elementsEqual(wanted) })
+            else { continue }
+            if kill(pid, SIGKILL) == 0 { count += 1 }
+        }
+        return count
+    }
+
+    /// Field 6 of /proc/PID/stat; the name before it stands in parentheses and may hold anything.
+    private static func session(of pid: pid_t) -> pid_t? {
+        guard let bytes = try? Files.read("/proc/\(pid)/stat", limit: 4_096),
+            let end = bytes.lastIndex(of: UInt8(ascii: ")"))
+        else { return nil }
+        let fields = String(decoding: bytes[(end + 1)...], as: UTF8.self).split(separator: " ")
+        return fields.count > 3 ? pid_t(fields[3]) : nil
+    }
+}

@@ -1,0 +1,53 @@
+import CLinux
+import Glibc
+
+/// A pipe; both ends close-on-exec and blocking.
+public struct Pipe: ~Copyable, Sendable {
+    public let readEnd: Descriptor
+    public let writeEnd: Descriptor
+
+    public init() throws(SystemError) {
+        var readNumber: Int32 = -1
+        var writeNumber: Int32 = -1
+        let status = cm_pipe(&readNumber, &writeNumber, 0)
+        guard status == 0 else { throw SystemError("pipe2", code: -status) }
+        readEnd = Descriptor(owning: readNumber)
+        writeEnd = Descriptor(owning: writeNumber)
+    }
+
+    /// Closes the writing end.
+    public consuming func takeReadEnd() -> Descriptor { readEnd }
+}
+
+extension Descriptor {
+    /// A file in memory that no path leads to.
+    public static func memoryFile(_ name: String) throws(SystemError) -> Descriptor {
+        let number = cm_memory_file(name, 1)
+        guard number >= 0 else { throw SystemError("memfd_create", name, code: -number) }
+        return Descriptor(owning: number)
+    }
+
+    /// A second descriptor of the same file with access rights of its own, for example read-only.
+    public func reopened(_ flags: Int32) throws(SystemError) -> Descriptor {
+        try Descriptor.open("/proc/self/fd/\(number)", flags)
+    }
+
+    /// Reserves blocks, so that a later write of that length cannot meet a full disk. The length stays.
+    public func reserve(_ bytes: Int64, subject: String = "") throws(SystemError) {
+        let status = cm_reserve(number, bytes)
+        guard status == 0 || status == -EOPNOTSUPP else { throw SystemError("fallocate", subject, code: -status) }
+    }
+
+    /// Reads what is there, up to the buffer's size: 0 at the end, `nil` when nothing has come yet.
+    public func readAvailable(_ buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
+        while true {
+            let count = Glibc.read(number, buffer.baseAddress, buffer.count)
+            if count >= 0 { return count }
+            if errno == EAGAIN { return nil }
+            if errno != EINTR { throw .last("read") }
+        }
+    }
+}
+
+/// Gives the C library's free memory back to the kernel: once, before a long wait.
+public func releaseFreeMemory() { cm_release_memory() }
