@@ -2,7 +2,6 @@ import Agent
 import AgentProtocol
 import Glibc
 import Reactor
-import Synchronization
 import System
 import Testing
 
@@ -36,7 +35,7 @@ func newCommand() -> CommandID {
 final class ExecutorHarness: Sendable {
     let directory: TemporaryDirectory
     let loop: EventLoop
-    private let confined: Mutex<Confined<Observer>?>
+    private let box: Confined<Observer>
 
     /// Loop-confined.
     final class Observer: ExecutorObserver {
@@ -79,11 +78,13 @@ final class ExecutorHarness: Sendable {
             var all: [UInt8] = []
             while true {
                 let offset = UInt64(all.count)
-                let before = all.count
-                all.append(addingRawCapacity: 16_384) { (output: inout OutputRawSpan) in
+                let piece: [UInt8] = withUnsafeTemporaryAllocation(byteCount: 16_384, alignment: 16) { buffer in
+                    var output = OutputRawSpan(buffer: buffer, initializedCount: 0)
                     _ = executor.read(command, stream, at: offset, into: &output)
+                    return Array(buffer[..<output.finalize(for: buffer)])
                 }
-                if all.count == before { return all }
+                if piece.isEmpty { return all }
+                all += piece
             }
         }
     }
@@ -101,7 +102,6 @@ final class ExecutorHarness: Sendable {
             holderEnvironment.isEmpty ? ["cm-agent", "hold"] : ["env"] + holderEnvironment + [program, "hold"]
         configure(&options)
         let path = self.directory.path
-        confined = Mutex(nil)
         let (loop, chosen) = (loop, options)
         let made: Result<Confined<Observer>, SystemError> = await withUnsafeContinuation { continuation in
             loop.post {
@@ -111,15 +111,10 @@ final class ExecutorHarness: Sendable {
                 } catch { continuation.resume(returning: .failure(error)) }
             }
         }
-        let box = try made.get()
-        confined.withLock { $0 = box }
+        box = try made.get()
     }
 
     deinit { loop.stop() }
-
-    private var box: Confined<Observer> {
-        confined.withLock { $0 } ?? { preconditionFailure("set in init") }()
-    }
 
     func on<Value: Sendable>(_ body: @escaping @Sendable (Observer) -> Value) async -> Value {
         await withUnsafeContinuation { continuation in
@@ -170,4 +165,10 @@ func shell(_ text: String, _ change: (inout Order) -> Void = { _ in }) -> Order 
     var order = Order(command: newCommand(), invocation: .shell(text))
     change(&order)
     return order
+}
+
+/// Gone, or a zombie that nobody has reaped yet.
+func hasEnded(_ pid: pid_t) throws -> Bool {
+    let status = try Files.readIfPresent("/proc/\(pid)/status", limit: 8_192)
+    return status.map { String(decoding: $0, as: UTF8.self).contains("State:\tZ") } ?? true
 }
