@@ -43,9 +43,9 @@ extension Clients {
     public func linkDown(_ link: AgentLink, _ end: LinkEnd) {
         let now = clock()
         let wasCurrent = fleet.withLock { table in
-            guard let slot = table.slot(of: link.client), let row = table.row(slot), row.link === link else {
-                return false
-            }
+            guard let slot = table.slot(of: link.client), let row = table.row(slot), row.epoch == link.epoch,
+                row.link === link || row.link == nil  // It may die between its admission and `linkUp`.
+            else { return false }
             table.update(slot) { row in
                 row.link = nil
                 row.lastSeen = now

@@ -47,14 +47,8 @@ extension Clients {
     public func clean() async throws(Problem) {
         let now = clock()
         let day: UInt64 = 86_400_000
-        let sessionsBefore = now - min(now, UInt64(options.sessionDays) * day)
-        while try await store.write({ (transaction) throws(StoreError) in
-            try transaction.run(
-                """
-                DELETE FROM client_sessions WHERE id IN
-                    (SELECT id FROM client_sessions WHERE disconnected_ms < ? LIMIT 1000)
-                """, sessionsBefore)
-        }) == 1_000 {}
+        let options = options
+        if let days = options.sessionDays { try await dropSessions(endedBefore: now - min(now, UInt64(days) * day)) }
         guard let days = options.forgetAfterDays else { return }
         let before = now - min(now, UInt64(days) * day)
         let old = fleet.withLock { table in
@@ -67,6 +61,20 @@ extension Clients {
         let core = Principal(kind: .system, id: "registry")
         for client in old {
             try await forget(client, purge: false, reason: "offline for \(days) days", by: core, ifOfflineSince: before)
+        }
+    }
+
+    /// In steps, so that no other request waits long behind them.
+    private func dropSessions(endedBefore before: UInt64) async throws(Problem) {
+        while true {
+            let dropped = try await store.write { (transaction) throws(StoreError) in
+                try transaction.run(
+                    """
+                    DELETE FROM client_sessions WHERE id IN
+                        (SELECT id FROM client_sessions WHERE disconnected_ms < ? LIMIT 1000)
+                    """, before)
+            }
+            guard dropped == 1_000 else { return }
         }
     }
 }

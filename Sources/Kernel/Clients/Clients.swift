@@ -13,18 +13,23 @@ public final class Clients: Sendable {
     public struct Options: Sendable {
         /// What agents are told to beat at.
         public var heartbeatSeconds = 15
-        /// Without a beat for this long a link counts as stale.
-        public var staleAfterSeconds = 40
         /// A client that has been offline this long is forgotten; `nil` keeps all.
         public var forgetAfterDays: Int?
+        /// How long the history of links is kept; `nil` keeps all that `sessionsPerClient` leaves.
+        public var sessionDays: Int? = 90
         public var sessionsPerClient = 100
-        public var sessionDays = 90
         /// Enrolled clients, whatever their state.
         public var maximumClients = 200_000
         public init() {}
+
+        /// Without a beat for this long a link counts as stale: one beat was missed, the next is due. The link itself
+        /// gives up a little later.
+        var staleAfterSeconds: Int { heartbeatSeconds * 7 / 4 + 1 }
     }
 
-    public let options: Options
+    /// As they are now; what settings change takes effect with the next connect or sweep.
+    public var options: Options { tuning.withLock { $0 } }
+    private let tuning: Mutex<Options>
     let store: Store
     let publish: EventSink
     /// Unix milliseconds.
@@ -58,9 +63,27 @@ public final class Clients: Sendable {
     ) {
         self.store = store
         self.publish = publish
-        self.options = options
+        tuning = Mutex(options)
         self.clock = clock
         fleet = Mutex(table)
+    }
+
+    /// Takes the settings that concern the registry, now and whenever they change.
+    public func follow(_ settings: Settings) {
+        let apply: @Sendable (JSONValue) -> Void = { [self] _ in
+            let forget = settings.integer(.forgetAfterDays)
+            let sessions = settings.integer(.sessionRetentionDays)
+            let beat = settings.integer(.heartbeatSeconds)
+            tuning.withLock { options in
+                options.heartbeatSeconds = beat
+                options.forgetAfterDays = forget == 0 ? nil : forget
+                options.sessionDays = sessions == 0 ? nil : sessions
+            }
+        }
+        apply(.null)
+        for setting in [Setting.heartbeatSeconds, .forgetAfterDays, .sessionRetentionDays] {
+            settings.observe(setting, apply)
+        }
     }
 
     // MARK: Questions

@@ -79,7 +79,7 @@ import Testing
             roundTripMicroseconds: 900, loadHundredths: 150, memoryAvailableKiB: 1_000, memoryTotalKiB: 4_000)
         enrollment.heartbeat(id, beat)
         #expect(clients.get(id)?.lastBeat?.roundTripMicroseconds == 900)
-        fixture.pass(seconds: 39)
+        fixture.pass(seconds: 27)
         clients.markStale()
         #expect(clients.get(id)?.state == .online)
         fixture.pass(seconds: 2)
@@ -194,5 +194,79 @@ import Testing
         #expect(enrollment.clients.unwritten.withLock { $0.facts.isEmpty })
         enrollment.facts(id, Self.facts)
         #expect(try enrollment.clients.select(Selector(parsing: "fact.key_with_space__1_")).isEmpty)
+    }
+}
+
+@Suite struct ClientListingTests {
+    let fixture = RegistryFixture()
+
+    func fill(_ enrollment: Enrollment, _ count: Int) async throws -> [ClientID] {
+        let text = try await enrollment.tokens.create(lifetime: 3_600, uses: count, by: fixture.admin).text
+        var ids: [ClientID] = []
+        for number in 0..<count {
+            var machine = try Machine()
+            machine.token = text
+            let admitted = try #require(await enrollment.admit(machine.hello()).accepted)
+            ids.append(admitted.client)
+            try await enrollment.clients.edit(
+                admitted.client, ClientEdit(name: "web-\(number % 3)", labels: ["n": "\(number)"]), by: fixture.admin)
+        }
+        return ids
+    }
+
+    @Test(arguments: ClientQuery.Order.allCases, [false, true])
+    func pagesShowEveryClientOnce(_ order: ClientQuery.Order, _ isDescending: Bool) async throws {
+        let enrollment = try await fixture.open()
+        let ids = try await fill(enrollment, 23)
+        var seen: [ClientID] = []
+        var query = ClientQuery(order: order, isDescending: isDescending, limit: 5)
+        repeat {
+            let page = try enrollment.clients.page(query)
+            #expect(page.total == 23)
+            seen += page.clients.map(\.id)
+            query.cursor = page.next.flatMap { ClientCursor(encoded: $0.encoded) }
+        } while query.cursor != nil && seen.count < 100
+        #expect(seen.count == 23 && Set(seen) == Set(ids))
+        if order == .id { #expect(seen == (isDescending ? ids.sorted().reversed() : ids.sorted())) }
+    }
+
+    @Test func aListShowsOnlyWhatTheCallerMaySee() async throws {
+        let enrollment = try await fixture.open()
+        let ids = try await fill(enrollment, 9)
+        let clients = enrollment.clients
+        let allowed = [try Selector(parsing: "n<6")]
+        let denied = [try Selector(parsing: "name=web-1")]
+        var query = ClientQuery(selector: try Selector(parsing: "n>=1"), allowed: allowed, denied: denied)
+        let shown = try clients.page(query)
+        #expect(Set(shown.clients.compactMap { $0.labels["n"] }) == ["2", "3", "5"])
+        query.text = "WEB-2"
+        #expect(Set(try clients.page(query).clients.compactMap { $0.labels["n"] }) == ["2", "5"])
+        // The same for one client at a time and for a list.
+        for (number, id) in ids.enumerated() {
+            let isSeen = number < 6 && number % 3 != 1
+            #expect(try clients.permits(id, allowed: allowed, denied: denied) == isSeen)
+            #expect(try clients.select(.client(id), allowed: allowed, denied: denied) == (isSeen ? [id] : []))
+        }
+        let stranger = ClientID(high: 1, low: 1)
+        let sorted = try clients.narrow(ids + [stranger], allowed: allowed, denied: denied)
+        #expect(sorted.permitted == [ids[0], ids[2], ids[3], ids[5]])
+        #expect(sorted.refused.count == 5 && sorted.unknown == [stranger])
+        let many = try clients.narrow(
+            Array(repeating: ids, count: 10).flatMap { $0 }, allowed: allowed, denied: denied)
+        #expect(many.permitted.count == 40 && many.refused.count == 50)
+        // A rule that names a lost group refuses to answer rather than deny nothing.
+        #expect(throws: Problem.self) {
+            try clients.permits(ids[0], allowed: [.everything], denied: [Selector(parsing: "group=lost")])
+        }
+    }
+
+    @Test func theTagOfAListChangesWithWhatItShows() async throws {
+        let enrollment = try await fixture.open()
+        let ids = try await fill(enrollment, 3)
+        let clients = enrollment.clients
+        let tag = try clients.page(ClientQuery()).entityTag
+        #expect(try clients.page(ClientQuery()).entityTag == tag)
+        try await clients.edit(ids[0], ClientEdit(labels: ["x": "y"]), by: fixture.admin)
+        #expect(try clients.page(ClientQuery()).entityTag != tag)
     }
 }
