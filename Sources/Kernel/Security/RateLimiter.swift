@@ -102,9 +102,10 @@ public final class RateLimiter: Sendable {
 
 extension RateLimiter {
     /// IPv6 strangers have 2^64 addresses each: they count by their /64.
-    static func stranger(_ address: String) -> String {
-        guard address.utf8.contains(0x3A) else { return "address:" + address }
-        guard let network = Network(address, prefix: 64) else { return "address:" + address }
-        return "address:" + network.description
+    static func group(_ address: String) -> String {
+        guard address.utf8.contains(0x3A) else { return address }
+        return Network(address, prefix: 64)?.description ?? address
     }
+
+    static func stranger(_ address: String) -> String { "address:" + group(address) }
 }

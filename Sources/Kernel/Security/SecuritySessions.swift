@@ -17,7 +17,7 @@ extension Security {
         name: String, password: String, code: String?, address: String, correlation: String
     ) async throws(Problem) -> SessionGrant {
         try admitStranger(address)
-        let group = RateLimiter.stranger(address)
+        let group = RateLimiter.group(address)
         let account = String(name.prefix(64))
         let stored = try beginLogIn(account, group)
         let hash = stored?.password
