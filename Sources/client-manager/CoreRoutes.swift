@@ -19,6 +19,7 @@ enum CoreRoutes {
                     }
                 }
             ], metrics: kernel.metrics)
+        routes += securityRoutes(kernel.security, identity: kernel.identity)
         if docs { routes += documentRoutes(for: routes, version: BuildID.version) }
         return routes
     }

@@ -152,7 +152,7 @@ final class CommandPolicy: Sendable {
 }
 
 extension PolicyRule {
-    var json: JSONValue {
+    public var json: JSONValue {
         var object: JSONObject = ["id": .string(id), "effect": .string(effect.rawValue)]
         switch match {
         case .anything: object["anything"] = true

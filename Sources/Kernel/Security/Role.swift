@@ -71,7 +71,7 @@ public struct Role: Sendable, Hashable {
 
     static let maximumRules = 256
 
-    var rulesJSON: JSONValue {
+    public var rulesJSON: JSONValue {
         .array(
             rules.map { rule in
                 [

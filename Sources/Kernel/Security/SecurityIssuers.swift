@@ -66,6 +66,11 @@ extension Security {
         return credential
     }
 
+    /// The same for a number of seconds from now.
+    public func revokeOutsider(_ subject: String, seconds: UInt64, by principal: Principal) async throws(Problem) {
+        try await revokeOutsider(subject, until: clock() + seconds * 1_000, by: principal)
+    }
+
     /// Refuses an outside issuer's subject (`ISSUER#SUBJECT`) or one token (`ISSUER#jti:ID`) until a time, durably, and
     /// closes what it has open.
     public func revokeOutsider(_ subject: String, until: UInt64, by principal: Principal) async throws(Problem) {

@@ -10,13 +10,13 @@ public struct SessionGrant: Sendable {
 }
 
 extension Security {
-    /// Name and password, and the one-time code where the account asks for one.
+    /// Name and password, and the one-time code where the account asks for one. Whoever serves the request has taken it
+    /// out of the address's bucket (`admitStranger`).
     /// - Throws: 401 `log-in-failed` (never saying what was wrong), 401 `second-factor-required` (only after the right
     ///   password), 429 `locked-out` or `rate-limited`, 503 `busy`.
     public func logIn(
         name: String, password: String, code: String?, address: String, correlation: String
     ) async throws(Problem) -> SessionGrant {
-        try admitStranger(address)
         let group = RateLimiter.group(address)
         let account = String(name.prefix(64))
         let stored = try beginLogIn(account, group)
@@ -146,7 +146,6 @@ extension Security {
     /// A new pair of tokens for a refresh token, which is dead from then on. If it shows up again, somebody has a copy:
     /// the whole session ends.
     public func refresh(_ text: String, address: String, correlation: String) async throws(Problem) -> SessionGrant {
-        try admitStranger(address)
         let hash = SecretText.hash(text)
         let now = clock()
         let found = state.withLock { state in state.byRefresh[hash].flatMap { state.sessions[$0] } }
@@ -178,6 +177,25 @@ extension Security {
         }
         state.withLock { if $0.accept("session:" + new.id, sequence, now: now) { $0.put(new, rate: options.userRate) } }
         return SessionGrant(session: new, accessToken: access, accessExpires: new.accessExpires, refreshToken: refresh)
+    }
+
+    /// A user's own new password; the other sessions of the account end, and this one too.
+    /// - Throws: 401 `log-in-failed` for a wrong old password, which counts as guessing.
+    public func changeOwnPassword(old: String, new: String, by principal: Principal) async throws(Problem) {
+        guard principal.kind == .user else { throw .forbidden("only a logged-in user has a password") }
+        let (address, account) = (principal.address ?? "", principal.id)
+        let group = RateLimiter.group(address)
+        let hash = try beginLogIn(account, group)?.password
+        let isRight: Bool
+        do throws(Problem) {
+            isRight = try await onPool { () throws(Problem) in PasswordHash.isRight(old, for: hash) }
+        } catch {
+            endLogIn(group)
+            throw error
+        }
+        endLogIn(group)
+        guard isRight else { throw try await logInFailed(account, address, group, principal.correlation) }
+        _ = try await changeUser(account, UserChange(password: new), by: principal)
     }
 
     /// - Parameter user: `nil` for all users.
