@@ -42,6 +42,8 @@ public struct AuditPage: Sendable {
     /// Where the next page begins; `nil` at the end. A page may be short, even empty, and still have a next one: each
     /// looks at a bounded number of records.
     public var next: UInt64?
+    /// Up to where the page looked, inclusive; for reading on, oldest first.
+    public var reached: UInt64 = 0
 }
 
 extension Audit {
@@ -81,7 +83,7 @@ extension Audit {
             let bounds = try Self.bounds(reader)
             let end = min(last, bounds.newest)
             let start = max(sequence, bounds.oldest - 1)
-            guard start < end else { return AuditPage(lines: [], next: nil) }
+            guard start < end else { return AuditPage(lines: [], next: nil, reached: sequence) }
             let ceiling = min(end, start + Self.maximumExamined)
             var query = StoreQuery("SELECT * FROM audit_records")
             query.and(
@@ -90,7 +92,7 @@ extension Audit {
             query.append(" ORDER BY sequence LIMIT ?", .integer(Int64(limit)))
             let lines = try reader.all(query, row: AuditLine.init)
             let reached = lines.count == limit ? (lines.last?.entry.sequence ?? ceiling) : ceiling
-            return AuditPage(lines: lines, next: reached < end ? reached : nil)
+            return AuditPage(lines: lines, next: reached < end ? reached : nil, reached: reached)
         }
     }
 

@@ -82,7 +82,7 @@ extension Outbox {
 
     private func storeRecords(_ hook: Entry) async throws(Problem) {
         let page = try await audit.lines(after: hook.auditPosition, limit: limits.recordsPerMessage)
-        let end = page.lines.last?.entry.sequence ?? page.next ?? audit.newest
+        let end = page.reached
         let wanted = page.lines.filter { hook.webhook.wants(kind: $0.entry.action) }
         var new: [NewDelivery] = []
         if !wanted.isEmpty {
