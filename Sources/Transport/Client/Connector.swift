@@ -6,7 +6,18 @@ enum Connector {
     /// A stream that is ready for the first byte of HTTP. It is paused: give it a handler, then `resume`.
     static func open(_ url: ServerURL, on loop: EventLoop, _ options: ClientOptions) async throws(TransportError) -> ByteStream {
         loop.preconditionCurrent()
-        let stream = try await connect(host: url.host, port: url.port, on: loop, options)
+        let stream: ByteStream
+        if let proxy = options.proxy {
+            stream = try await connect(host: proxy.host, port: proxy.port, on: loop, options)
+            let machine = ProxyGreetingStateMachine(proxy, host: url.host, port: url.port)
+            try await ProxyGreetingHandler(machine).run(stream, within: options.handshakeMilliseconds)
+            guard !stream.hasUntaken else {
+                stream.close(.closed)
+                throw TransportError(.proxy, "the server spoke before it was asked")
+            }
+        } else {
+            stream = try await connect(host: url.host, port: url.port, on: loop, options)
+        }
         if url.isSecure { try await secure(stream, url, options) }
         guard !stream.isClosed else { throw TransportError(.closed, "\(url.authority) ended the connection") }
         return stream

@@ -93,8 +93,7 @@ private final class WebSocketUpgradeHandler: StreamHandler {
             }
             let socket = WebSocketConnection(
                 stream: stream, role: .client, maximumMessage: maximumMessage,
-                subprotocol: head.headers["sec-websocket-protocol"]
-            ) { _ in }
+                subprotocol: head.headers["sec-websocket-protocol"], listener: nil)
             socket.delegate = delegate
             stream.hand(to: socket)
             finish(.success(socket))

@@ -15,6 +15,14 @@ public struct HTTPServerConfiguration: Sendable {
     public var lingerMilliseconds: UInt64 = 2_000
     /// The longest message of a WebSocket that was upgraded here, fragments together; a service may ask for less.
     public var maximumWebSocketMessage = 1 << 20
+    /// Connections of one address (an IPv6 /64 is one) and loop that have not shown who they are. `markAuthenticated`
+    /// and closing make room. Trusted proxies are exempt.
+    public var unauthenticatedPerAddress = 256
+    /// More of them are accepted and left unread, this many per address and loop, until it is their turn; beyond that
+    /// they are closed.
+    public var parkedPerAddress = 4_096
+    /// All connections of a loop; more are closed at once.
+    public var connectionsPerLoop = 60_000
     /// Ranges of proxies whose `Forwarded`, `X-Forwarded-For` and PROXY v2 lines are believed; empty: nobody's.
     public var trustedProxies: [AddressRange] = []
 

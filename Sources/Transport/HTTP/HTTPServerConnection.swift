@@ -423,11 +423,10 @@ final class HTTPServerConnection: StreamHandler {
         scratch.append(ascii: "\r\n")
         sendScratch()
         stopTimer()
-        let listener = listener
         let socket = WebSocketConnection(
             stream: stream, role: .server,
-            maximumMessage: maximumMessage ?? configuration.maximumWebSocketMessage, subprotocol: subprotocol
-        ) { listener.ended($0) }
+            maximumMessage: maximumMessage ?? configuration.maximumWebSocketMessage, subprotocol: subprotocol,
+            listener: listener)
         stream.receiveLimit = UInt32(StreamLoop.receiveCapacity)
         stream.hand(to: socket)
         current = nil

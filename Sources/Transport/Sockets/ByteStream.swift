@@ -33,6 +33,8 @@ final class ByteStream: Source {
         static let tlsEnded = State(rawValue: 4096)
         /// TCP ended without the peer's close_notify: what came last may have been cut off by somebody.
         static let truncated = State(rawValue: 8192)
+        /// Counts against its address's limit of unauthenticated connections.
+        static let counted = State(rawValue: 16384)
     }
 
     /// Reads per event before others get their turn.
@@ -52,7 +54,7 @@ final class ByteStream: Source {
     var outputBound: UInt32 = 16 << 20
     /// The largest read; a handler that expects small things keeps this small.
     var receiveLimit: UInt32 = 64 << 10
-    let peer: SocketAddress
+    private(set) var peer: SocketAddress
     private var writeError: Int32 = 0
     @exclusivity(unchecked) private var tls: TLSSession?
 
@@ -100,7 +102,15 @@ final class ByteStream: Source {
         tls = try TLSSession(context, window: self.context.tlsWindow(), serverName: serverName)
         state.insert(.handshaking)
         if let handler { self.handler = handler }
-        if context.role == .client { _ = decrypt(count: 0) }
+        if context.role == .client { _ = decrypt(UnsafeRawBufferPointer(start: nil, count: 0)) }
+    }
+
+    /// A trusted proxy has said for whom it speaks.
+    func assume(peer: SocketAddress) { self.peer = peer }
+
+    var isCounted: Bool {
+        get { state.contains(.counted) }
+        set { if newValue { state.insert(.counted) } else { state.remove(.counted) } }
     }
 
     /// From now on `next` hears of everything, first of the bytes that the old handler has not taken.
@@ -186,7 +196,8 @@ final class ByteStream: Source {
             let start = context.receiveBuffer + (tls == nil ? tail.count : 0)
             let count = recv(descriptor, start, room, 0)
             if count > 0 {
-                guard tls == nil ? deliver(fresh: count, in: context.receiveBuffer) : decrypt(count: count) else { break }
+                guard tls == nil ? deliver(fresh: count, in: context.receiveBuffer) : decrypt(UnsafeRawBufferPointer(start: start, count: count))
+                else { break }
                 if count < room, !state.contains(.peerShut) { break }
             } else if count == 0 {
                 state.insert(.peerShut)
@@ -208,15 +219,15 @@ final class ByteStream: Source {
         endCork()
     }
 
-    /// Takes `count` bytes of ciphertext from the receive buffer through TLS. False when reading must stop.
-    private func decrypt(count: Int) -> Bool {
+    /// Takes ciphertext through TLS. False when reading must stop.
+    private func decrypt(_ ciphertext: UnsafeRawBufferPointer) -> Bool {
         guard let tls, let window = try? context.tlsWindow() else { return false }
         let kept = tail.count
         let plain = context.plainBuffer
         var isUp = false
         var got = 0
         var last = TLSSession.Outcome.wantsMore
-        window.withInput(UnsafeRawBufferPointer(start: context.receiveBuffer, count: count)) {
+        window.withInput(ciphertext) {
             if state.contains(.handshaking) {
                 last = tls.handshakeStep()
                 guard case .done = last else { return }
@@ -257,12 +268,17 @@ final class ByteStream: Source {
             tail.clear()
         }
         let count = kept + fresh
+        let isPlain = tls == nil
         var taken = state.contains(.lingering) ? count : 0
         while taken < count, state.isDisjoint(with: .paused), let current = handler {
             var span = MutableRawSpan(
                 _unsafeBytes: UnsafeMutableRawBufferPointer(start: buffer + taken, count: count - taken))
             taken += current.received(&span, on: self)
             if isClosed { return false }
+            if isPlain, tls != nil {
+                // TLS begins behind what the handler took.
+                return taken == count || decrypt(UnsafeRawBufferPointer(start: buffer + taken, count: count - taken))
+            }
             // A new handler gets what the old one left; the same one has taken all it can for now.
             if handler === current { break }
         }

@@ -12,6 +12,9 @@ final class Listener: Source {
     /// Open connections, by descriptor; what a stopping server closes.
     private var streams: [Int32: ByteStream] = [:]
     private var onEmpty: (() -> Void)?
+    private var limiter: AddressLimitStateMachine
+    /// Accepted and left unread until the limiter names them.
+    private var parked: [Int32: SocketAddress] = [:]
 
     init(
         descriptor: Int32, loop: EventLoop, configuration: HTTPServerConfiguration, tls: TLSContext?,
@@ -20,6 +23,8 @@ final class Listener: Source {
         self.tls = tls
         self.configuration = configuration
         self.service = service
+        limiter = AddressLimitStateMachine(
+            limit: configuration.unauthenticatedPerAddress, parkedLimit: configuration.parkedPerAddress)
         context = StreamLoop.of(loop)
         super.init(descriptor: descriptor)
     }
@@ -62,31 +67,63 @@ final class Listener: Source {
     }
 
     private func open(_ descriptor: Int32, _ peer: SocketAddress) {
+        guard streams.count + parked.count < configuration.connectionsPerLoop else {
+            Glibc.close(descriptor)
+            return
+        }
+        if ForwardedAddress.isTrusted(peer.ip, configuration.trustedProxies) {
+            return start(descriptor, peer, isCounted: false)
+        }
+        switch limiter.arrived(peer.ip, descriptor) {
+        case .admit: start(descriptor, peer, isCounted: true)
+        case .park: parked[descriptor] = peer
+        case .refuse: Glibc.close(descriptor)
+        }
+    }
+
+    private func start(_ descriptor: Int32, _ peer: SocketAddress, isCounted: Bool) {
         setNoDelay(descriptor)
         let stream = ByteStream(descriptor: descriptor, peer: peer, context: context)
-        let connection = HTTPServerConnection(stream: stream, listener: self)
+        stream.isCounted = isCounted
         streams[descriptor] = stream
+        let connection = HTTPServerConnection(stream: stream, listener: self)
+        connection.begin(isSecure: tls != nil)
         do throws(TransportError) {
-            if let tls { try stream.secure(with: tls) }
-            connection.begin(isSecure: tls != nil)
-            try stream.start(connection)
+            if isCounted {
+                if let tls { try stream.secure(with: tls) }
+                try stream.start(connection)
+            } else {
+                // Only a trusted proxy may say for whom it speaks.
+                try stream.start(ProxyProtocolHandler(connection, tls))
+            }
         } catch {
             stream.close(.tls(error.message))
+            ended(stream)
         }
     }
 
     func ended(_ stream: ByteStream) {
-        if streams[stream.descriptor] === stream { streams[stream.descriptor] = nil }
+        guard streams[stream.descriptor] === stream else { return }
+        streams[stream.descriptor] = nil
+        authenticated(stream)
         if streams.isEmpty, let onEmpty {
             self.onEmpty = nil
             onEmpty()
         }
     }
 
-    func authenticated(_ stream: ByteStream) {}
+    /// The connection has shown who it is (or is gone): the next parked one of its address gets its turn.
+    func authenticated(_ stream: ByteStream) {
+        guard stream.isCounted else { return }
+        stream.isCounted = false
+        guard let next = limiter.released(stream.peer.ip), let peer = parked.removeValue(forKey: next) else { return }
+        start(next, peer, isCounted: true)
+    }
 
     /// The client behind a peer: itself, unless the peer is a proxy that we trust.
-    func clientAddress(peer: IPAddress, headers: HTTPHeaders) -> IPAddress { peer }
+    func clientAddress(peer: IPAddress, headers: HTTPHeaders) -> IPAddress {
+        ForwardedAddress.client(peer: peer, headers: headers, trusted: configuration.trustedProxies)
+    }
 
     /// Stops accepting, ends idle HTTP connections and those that become idle. WebSockets are their owner's to close.
     /// `whenEmpty` is called when the last connection is gone.
@@ -104,6 +141,10 @@ final class Listener: Source {
         if let retryTimer { context.loop.cancel(retryTimer) }
         context.loop.remove(self)
         Glibc.close(descriptor)
+        for descriptor in limiter.takeParked() {
+            parked[descriptor] = nil
+            Glibc.close(descriptor)
+        }
     }
 
     func stop() {

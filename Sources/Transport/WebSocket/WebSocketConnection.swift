@@ -32,7 +32,8 @@ public final class WebSocketConnection: StreamHandler {
     private var state = State.open
     private var end: (WebSocketCloseCode, String)?
     private var closeTimer: Timer?
-    private var onEnd: ((ByteStream) -> Void)?
+    /// Where it came in; nil on the client's side.
+    private let listener: Listener?
 
     private enum State {
         case open
@@ -42,13 +43,12 @@ public final class WebSocketConnection: StreamHandler {
     }
 
     init(
-        stream: ByteStream, role: WebSocketRole, maximumMessage: Int, subprotocol: String?,
-        onEnd: @escaping (ByteStream) -> Void
+        stream: ByteStream, role: WebSocketRole, maximumMessage: Int, subprotocol: String?, listener: Listener?
     ) {
         self.stream = stream
         self.role = role
         self.subprotocol = subprotocol
-        self.onEnd = onEnd
+        self.listener = listener
         input = WebSocketInputStateMachine(role: role, maximumMessage: maximumMessage)
     }
 
@@ -68,6 +68,9 @@ public final class WebSocketConnection: StreamHandler {
     public func resumeReading() { stream.resume() }
 
     public var isSecure: Bool { stream.isSecure }
+
+    /// The peer has shown who it is: it no longer counts against its address's limit of unauthenticated connections.
+    public func markAuthenticated() { listener?.authenticated(stream) }
 
     /// RFC 5705 keying material of the TLS connection below, the same on both sides and on no other connection. nil
     /// without TLS, or where TLS 1.2 lacks the extended master secret.
@@ -222,9 +225,7 @@ public final class WebSocketConnection: StreamHandler {
         let (code, text) = end ?? (.abnormal, reason.error.message)
         let delegate = delegate
         self.delegate = nil
-        let onEnd = onEnd
-        self.onEnd = nil
-        onEnd?(stream)
+        listener?.ended(stream)
         delegate?.webSocketClosed(self, code, text)
     }
 }
