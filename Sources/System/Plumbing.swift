@@ -51,3 +51,7 @@ extension Descriptor {
 
 /// Gives the C library's free memory back to the kernel: once, before a long wait.
 public func releaseFreeMemory() { cm_release_memory() }
+
+/// One heap for all threads: a program with few threads and little to do needs no arena for each. Call it before any
+/// other thread starts.
+public func limitMemoryArenas() { cm_single_arena() }

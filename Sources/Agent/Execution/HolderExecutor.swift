@@ -81,6 +81,9 @@ public final class HolderExecutor: Executor {
         pump()
     }
 
+    /// Programs that run now.
+    public var runningCount: Int { running }
+
     // MARK: Executor
 
     public func start(_ order: Order) {

@@ -1,4 +1,5 @@
 import Glibc
+import Program
 import System
 
 /// What `cm-agent` does, as a library; the program itself only passes its arguments.
@@ -18,6 +19,13 @@ public enum AgentProgram {
         if let problem = KillPoints.problem() { return fail(problem, status: 2) }
         switch arguments.dropFirst().first {
         case "hold": return hold(Array(arguments.dropFirst(2)))
+        case "run": return RunCommand.main(Array(arguments.dropFirst(2)))
+        case "install": return InstallCommand.install(Array(arguments.dropFirst(2)))
+        case "uninstall": return InstallCommand.uninstall(Array(arguments.dropFirst(2)))
+        case "reset-identity": return resetIdentity(Array(arguments.dropFirst(2)))
+        case "version", "--version":
+            say("cm-agent \(BuildID.description)")
+            return 0
         case "help", "--help", "-h":
             say(usage)
             return 0
@@ -38,6 +46,47 @@ public enum AgentProgram {
                 limitsProcessor: arguments[2...].contains("cpu"))
         }
         return Holder.run(directory: directory, controlGroups: groups)
+    }
+
+    /// Before an image is copied: the next start is a new machine. Executions of the old one are no longer its.
+    private static func resetIdentity(_ arguments: [String]) -> Int32 {
+        let allowed: [Flag] = [.option("data-dir", "DIR", "of the agent"), .toggle("help", "this text")]
+        do {
+            let flags = try Flags(parsing: arguments, allowed: allowed)
+            if flags.has("help") {
+                say("usage: cm-agent reset-identity --data-dir DIR\n\n" + Flags.help(allowed))
+                return 0
+            }
+            guard let directory = flags.value("data-dir") else { throw FlagError("--data-dir DIR is missing") }
+            let lock = try lock(directory)
+            try IdentityFiles.reset(dataDirectory: directory)
+            try Files.removeTree(directory + "/executions")
+            withExtendedLifetime(lock) {}
+            return 0
+        } catch let error as FlagError {
+            return fail("\(error)", status: 2)
+        } catch { return fail("\(error)", status: 1) }
+    }
+
+    /// The data directory for this process alone, with no command running in it.
+    static func lock(_ directory: String) throws(SystemError) -> DirectoryLock {
+        let lock = try DirectoryLock(directory: directory)
+        let root = directory + "/executions"
+        for name in Files.exists(root) ? try Files.list(root) : [] {
+            if try DirectoryLock.isHeld(directory: root + "/" + name, name: "journal") {
+                throw SystemError("command \(name) still runs in", directory, code: EBUSY)
+            }
+        }
+        return lock
+    }
+
+    static func tokenPath(_ directory: String) -> String { directory + "/enroll-token" }
+
+    /// Holders change nothing about their directory, but they get its name: it must not depend on ours.
+    static func absolute(_ path: String) -> String {
+        guard !path.hasPrefix("/"), let place = getcwd(nil, 0) else { return path }
+        defer { free(place) }
+        return String(cString: place) + "/" + path
     }
 
     static func say(_ text: String) { write(text + "\n", to: STDOUT_FILENO) }

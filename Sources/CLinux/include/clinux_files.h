@@ -24,7 +24,5 @@ int cm_unix_connect(int socket, const char *_Nonnull path);
 int cm_pipe(int *_Nonnull read_end, int *_Nonnull write_end, int capacity);
 /// 0, or -errno: marks the descriptor close-on-exec or not.
 int cm_set_close_on_exec(int fd, int on);
-/// process_madvise and friends are not needed: gives the C library's free memory back to the kernel.
-void cm_release_memory(void);
 
 #endif

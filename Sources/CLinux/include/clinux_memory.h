@@ -1,0 +1,10 @@
+// Memory of the C library: malloc_trim and mallopt are not in Swift's Glibc module.
+#ifndef CM_CLINUX_MEMORY_H
+#define CM_CLINUX_MEMORY_H
+
+/// Gives free memory back to the kernel.
+void cm_release_memory(void);
+/// All threads share one heap from now on.
+void cm_single_arena(void);
+
+#endif

@@ -1,0 +1,7 @@
+#include "clinux_memory.h"
+
+#include <malloc.h>
+
+void cm_release_memory(void) { malloc_trim(0); }
+
+void cm_single_arena(void) { mallopt(M_ARENA_MAX, 1); }
