@@ -62,7 +62,7 @@ let package = Package(
             "client-manager",
             ["API", "Web", "Kernel", "Transport", "System", "Reactor", "JSON", "Program"], linker: relocatable),
         program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: selfContained),
-        program("cm-swarm", ["Agent", "Reactor", "JSON", "Program"], linker: relocatable),
+        program("cm-swarm", ["Agent", "AgentProtocol", "Reactor", "JSON", "Program"], linker: relocatable),
         program("cmctl", ["OperatorClient", "Program"], linker: relocatable),
         program(
             "cm-bench",
