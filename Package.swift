@@ -76,7 +76,7 @@ let package = Package(
         tests("SystemTests", ["System", "Reactor"]),
         tests("TransportTests", ["Transport", "Reactor", "Crypto"]),
         tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto"]),
-        tests("KernelTests", ["Kernel", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
+        tests("KernelTests", ["Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON"]),

@@ -95,7 +95,8 @@ public final class AgentSession {
     /// Connects after `milliseconds` (to spread a fleet that starts at one moment), and goes on until `stop`.
     public func start(afterMilliseconds milliseconds: UInt64 = 0) {
         guard phase == .idle else { return }
-        timer = Timer { [unowned self] in timerFired() }
+        // The timer holds the session, and the session its timer, until `stop`: a session that runs is never freed.
+        timer = Timer { self.timerFired() }
         wait(milliseconds)
     }
 
