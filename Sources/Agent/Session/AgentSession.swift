@@ -14,6 +14,7 @@ public protocol AgentSessionObserver: AnyObject {
 /// What one session needs beside its identity and executor. Immutable once given.
 public struct AgentSessionOptions: Sendable {
     public var servers: ServerList
+    /// Without a TLS context of its own, a session makes one that leaves the proof of the core to the handshake inside.
     public var connection = ClientOptions()
     public var token: EnrollmentToken?
     /// Fingerprints that the operator named, beside those that were kept.
@@ -79,6 +80,12 @@ public final class AgentSession {
         loop: EventLoop, options: AgentSessionOptions, identity: any IdentityStore, executor: any Executor,
         facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
     ) {
+        var options = options
+        if options.connection.tls == nil, options.servers.servers.contains(where: \.url.isSecure) {
+            // The handshake inside proves the core and is bound to the connection; a chain would prove nothing more. When
+            // no context can be made, each attempt fails and says so.
+            options.connection.tls = try? TLSContext.client(.handshakeInside)
+        }
         self.loop = loop
         self.options = options
         self.identity = identity
@@ -220,8 +227,12 @@ public final class AgentSession {
 
     private func binding(of socket: WebSocketConnection) -> LinkBinding? {
         if options.viaProxy { return LinkBinding.freshExchange() }
-        if let value = exporterValue(of: socket) { return .exporter(value) }
-        return socket.peer.ip.isLoopback ? .loopback : nil
+        if let value = socket.exportKeyingMaterial(
+            label: LinkBinding.exporterLabel, count: LinkBinding.exporterBytes)
+        {
+            return .exporter(value)
+        }
+        return socket.peer.ip.isLoopback && !socket.isSecure ? .loopback : nil
     }
 
     // MARK: Ends
@@ -291,6 +302,3 @@ public final class AgentSession {
         "core-stopping", "timeout", "disconnected", "handshake-timeout", "unavailable", "core-failure",
     ]
 }
-
-/// Keying material of the socket's TLS connection; `nil` on a plain one.
-private func exporterValue(of socket: WebSocketConnection) -> [UInt8]? { nil }

@@ -47,6 +47,8 @@ public final class Swarm: Sendable {
 
     public let options: SwarmOptions
     let bootID = Hex.encode(Random.bytes(8))
+    /// One for all: a context per agent would be most of the process.
+    let tls: TLSContext?
     private let loops: [EventLoop]
     private let groups = Mutex<[Confined<SwarmGroup>]>([])
     private let figures = Mutex(Figures())
@@ -62,6 +64,7 @@ public final class Swarm: Sendable {
         var loops: [EventLoop] = []
         for number in 0..<max(1, options.loops) { loops.append(try EventLoop.start(name: "swarm-\(number)")) }
         self.loops = loops
+        tls = options.servers.servers.contains { $0.url.isSecure } ? try? TLSContext.client(.handshakeInside) : nil
     }
 
     /// Makes all agents and lets them connect. Keys are made on the loops; returns at once.
@@ -221,6 +224,8 @@ final class SwarmMember: AgentSessionObserver {
         let hostname = "agent-\(index)"
         var options = AgentSessionOptions(
             servers: swarmOptions.servers, bootID: swarm.bootID, agentVersion: "1", hostname: hostname)
+        options.connection.tls = swarm.tls
+        options.connection.localAddress = sourceOctet.flatMap { IPAddress("127.0.0.\($0)") }
         options.token = swarmOptions.token
         options.pins = swarmOptions.pins
         options.viaProxy = swarmOptions.viaProxy

@@ -66,7 +66,9 @@ public final class AgentEndpoint: Sendable {
                     return socket.close(.internalError, "no key exchange now")
                 }
                 binding = key
-            } else if let value = exporterValue(of: socket) {
+            } else if let value = socket.exportKeyingMaterial(
+                label: LinkBinding.exporterLabel, count: LinkBinding.exporterBytes)
+            {
                 binding = .exporter(value)
             } else if exchange.address.isLoopback, !exchange.isSecure {
                 binding = .loopback
@@ -165,6 +167,3 @@ final class LinkHome {
         return leaving.count
     }
 }
-
-/// Keying material of the socket's TLS connection; `nil` on a plain one.
-private func exporterValue(of socket: WebSocketConnection) -> [UInt8]? { nil }

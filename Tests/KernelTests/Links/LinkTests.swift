@@ -52,12 +52,12 @@ import Transport
     @Test func largeOutputSurvivesCutLinksWhole() async throws {
         let fixture = try await LinkFixture()
         defer { fixture.stop() }
-        let size = 6 << 20
+        let size = 2 << 20
         fixture.services.waiting.withLock { $0 = [order(1, ["bytes", "\(size)"])] }
         let agent = try await fixture.agent(token: fixture.token)
         let command = CommandID(high: 1, low: 1)
-        for part in 1...5 {
-            await fixture.services.log.wait { ($0.output[command]?.count ?? 0) > part << 20 || !$0.records.isEmpty }
+        for part in 1...3 {
+            await fixture.services.log.wait { ($0.output[command]?.count ?? 0) > part << 19 || !$0.records.isEmpty }
             agent.post { $0.session.drop() }
         }
         let log = await fixture.services.log.wait { !$0.records.isEmpty }
