@@ -10,19 +10,21 @@ final class Session {
     let interrupts: Interrupts
     /// Suspends for that many milliseconds.
     let pause: (UInt64) async -> Void
+    let files: LocalFiles
     private let resolve: () throws(OperatorError) -> ServerChoice
     private let connect: (ServerChoice) throws(OperatorError) -> any APITransport
     private var connected: Core?
 
     init(
         console: any Console, environment: [String: String], isJSON: Bool, interrupts: Interrupts,
-        pause: @escaping (UInt64) async -> Void, resolve: @escaping () throws(OperatorError) -> ServerChoice,
+        files: LocalFiles, pause: @escaping (UInt64) async -> Void, resolve: @escaping () throws(OperatorError) -> ServerChoice,
         connect: @escaping (ServerChoice) throws(OperatorError) -> any APITransport
     ) {
         self.console = console
         self.environment = environment
         self.isJSON = isJSON
         self.interrupts = interrupts
+        self.files = files
         self.pause = pause
         self.resolve = resolve
         self.connect = connect
@@ -31,14 +33,20 @@ final class Session {
     func core() throws(OperatorError) -> Core {
         if let connected { return connected }
         let choice = try resolve()
-        let core = Core(transport: try connect(choice), server: choice.server)
+        let core: Core
+        if choice.refresh != nil, let path = SavedLogin.path(environment) {
+            let transport = try RenewingTransport(choice, path: path, files: files, pause: pause, connect: connect)
+            core = Core(transport: transport, server: choice.server)
+        } else {
+            core = try self.core(choice)
+        }
         connected = core
         return core
     }
 
     func choice() throws(OperatorError) -> ServerChoice { try resolve() }
 
-    /// A connection that is not the saved one: for `login`.
+    /// A connection to exactly this core.
     func core(_ choice: ServerChoice) throws(OperatorError) -> Core {
         Core(transport: try connect(choice), server: choice.server)
     }

@@ -1,1 +1,4 @@
-print("not built yet")
+import Glibc
+import OperatorClient
+
+exit(Cmctl.main(arguments: Array(CommandLine.arguments.dropFirst())))

@@ -57,6 +57,38 @@ import Testing
         #expect(await gone.run("clients", "show", "x") == .unreachable)
     }
 
+    @Test func bodiesComeFromFlagsOperandsAndData() async {
+        let bench = Bench { _ in ScriptedCore.json(["token": "t"]) }
+        #expect(
+            await bench.run(
+                "enroll-token", "create", "--uses", "2", "--ttl", "1h", "--label", "a=b", "--label", "c=d", "-o", "json",
+                "--data", #"{"description": "x", "uses": 9}"#) == .success)
+        let body = bench.core.requests.first?.body.flatMap { try? JSONValue(parsing: $0) }
+        #expect(body == ["description": "x", "uses": 2, "ttl_s": 3600, "labels": ["a": "b", "c": "d"]])
+        #expect((try? JSONValue(parsing: bench.console.output))?["token"] == "t")
+
+        let label = Bench { _ in ScriptedCore.json(["changed": 2]) }
+        #expect(await label.run("label", "env=prod", "a=b=c", "old-") == .success)
+        #expect(
+            label.core.requests.first?.body.flatMap { try? JSONValue(parsing: $0) }
+                == ["selector": "env=prod", "labels": ["a": "b=c", "old": nil]])
+        #expect(label.console.output == "2 clients changed\n")
+    }
+
+    @Test func eventsAreFollowedUntilInterrupted() async {
+        var connections = 0
+        let bench = Bench { _ in
+            connections += 1
+            let text = connections == 1 ? "id: 5\nevent: client.online\ndata: {\"kind\":\"client.online\",\"client\":\"a\"}\n\n\0" : "event: x\ndata: {}\n\n"
+            return APIResponse(status: 200, body: Array(text.utf8))
+        }
+        bench.core.betweenPieces = { [interrupts = bench.interrupts] _ in if connections == 2 { _ = interrupts.raise() } }
+        #expect(await bench.run("events", "follow", "--kind", "client.*", "-o", "json") == .success)
+        #expect(bench.console.output.contains(#"{"kind":"client.online","client":"a"}"#))
+        #expect(bench.core.requests.last?.headers.contains { $0.name == "last-event-id" && $0.value == "5" } == true)
+        #expect(bench.core.requests.first?.target == "/api/v1/events?kind=client.%2A")
+    }
+
     @Test func directCalls() async {
         let bench = Bench { _ in APIResponse(status: 200, body: Array("as it is\n".utf8)) }
         #expect(await bench.run("api", "post", "/api/v1/x?y=1", "--data", "{}", "--header", "X-A: b") == .success)

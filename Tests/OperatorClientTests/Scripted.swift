@@ -73,16 +73,28 @@ struct Bench {
     let console = CapturedConsole()
     let interrupts = Interrupts()
     let core: ScriptedCore
-    var files: [String: String] = [:]
+    let disk = Disk()
     var environment: [String: String] = ["CM_SERVER": "https://core:1", "CM_TOKEN": "secret"]
 
     init(_ handler: @escaping ScriptedCore.Handler) { core = ScriptedCore(handler) }
 
     func run(_ arguments: String...) async -> Outcome {
-        let (core, files) = (core, files)
+        let core = core
         let cmctl = Cmctl(
             console: console, environment: environment, interrupts: interrupts,
-            read: { files[$0].map { Array($0.utf8) } }, pause: { _ in }, connect: { _ in core })
+            files: disk.files, pause: { _ in }, connect: { _ in core })
         return await cmctl.run(arguments)
+    }
+}
+
+/// Files in memory.
+final class Disk {
+    var content: [String: String] = [:]
+
+    var files: LocalFiles {
+        LocalFiles(
+            read: { [self] in content[$0].map { Array($0.utf8) } },
+            write: { [self] (path, bytes) throws(OperatorError) in content[path] = String(decoding: bytes, as: UTF8.self) },
+            remove: { [self] in content[$0] = nil }, lock: { _ in true })
     }
 }

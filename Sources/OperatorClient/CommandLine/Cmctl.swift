@@ -6,25 +6,24 @@ public struct Cmctl {
     private let console: any Console
     private let environment: [String: String]
     private let interrupts: Interrupts
-    private let read: (String) -> [UInt8]?
+    private let files: LocalFiles
     private let pause: (UInt64) async -> Void
     private let connect: (ServerChoice) throws(OperatorError) -> any APITransport
     private let verbs = Verb.table
 
     /// - Parameters:
-    ///   - read: reads a small file, `nil` when it cannot be read.
     ///   - pause: suspends for that many milliseconds.
     ///   - connect: makes the way to a core; connects when it is first used.
     public init(
         console: any Console, environment: [String: String], interrupts: Interrupts = Interrupts(),
-        read: @escaping (String) -> [UInt8]? = { try? readSmallFile($0, limit: 1 << 20) },
+        files: LocalFiles = .real(),
         pause: @escaping (UInt64) async -> Void,
         connect: @escaping (ServerChoice) throws(OperatorError) -> any APITransport
     ) {
         self.console = console
         self.environment = environment
         self.interrupts = interrupts
-        self.read = read
+        self.files = files
         self.pause = pause
         self.connect = connect
     }
@@ -76,9 +75,9 @@ public struct Cmctl {
         let global = { (name: String) in tail.value(name) ?? head.value(name) }
         let output = global("output") ?? "table"
         guard output == "table" || output == "json" else { throw .usage("--output \(output): expected table or json") }
-        let (environment, read) = (environment, read)
+        let (environment, read) = (environment, files.read)
         let session = Session(
-            console: console, environment: environment, isJSON: output == "json", interrupts: interrupts, pause: pause,
+            console: console, environment: environment, isJSON: output == "json", interrupts: interrupts, files: files, pause: pause,
             resolve: { () throws(OperatorError) in
                 try ServerChoice.resolve(flags: global, environment: environment, read: read)
             }, connect: connect)

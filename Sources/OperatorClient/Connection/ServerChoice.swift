@@ -10,12 +10,17 @@ public struct ServerChoice: Sendable, Equatable {
     public var pin: String?
     /// PEM file of certificate authorities to trust instead of the system's.
     public var caFile: String?
+    /// Renews `token`, when that is the short session that `cmctl login` saved.
+    public var refresh: String?
 
-    public init(server: String, token: String? = nil, pin: String? = nil, caFile: String? = nil) {
+    public init(
+        server: String, token: String? = nil, pin: String? = nil, caFile: String? = nil, refresh: String? = nil
+    ) {
         self.server = server
         self.token = token
         self.pin = pin
         self.caFile = caFile
+        self.refresh = refresh
     }
 
     public static let flags: [Flag] = [
@@ -54,7 +59,8 @@ public struct ServerChoice: Sendable, Equatable {
         return ServerChoice(
             server: address, token: explicitToken ?? (same ? known?.token : nil),
             pin: try (explicitPin ?? (same ? known?.pin : nil)).map { pin throws(OperatorError) in try checkedPin(pin) },
-            caFile: value("ca") ?? (same ? known?.caFile : nil))
+            caFile: value("ca") ?? (same ? known?.caFile : nil),
+            refresh: same && explicitToken == nil ? known?.refresh : nil)
     }
 
     private static func localCore(_ directory: String, _ read: (String) -> [UInt8]?) throws(OperatorError) -> ServerChoice {
@@ -93,8 +99,6 @@ public struct ServerChoice: Sendable, Equatable {
 /// What `cmctl login` keeps in `~/.config/client-manager/cmctl.json` (mode 0600).
 struct SavedLogin: Equatable {
     var choice: ServerChoice
-    /// Renews a short session; absent when an API token was saved.
-    var refresh: String?
 
     static func path(_ environment: [String: String]) -> String? {
         if let base = environment["XDG_CONFIG_HOME"], base.hasPrefix("/") { return base + "/client-manager/cmctl.json" }
@@ -102,10 +106,7 @@ struct SavedLogin: Equatable {
         return home + "/.config/client-manager/cmctl.json"
     }
 
-    init(choice: ServerChoice, refresh: String? = nil) {
-        self.choice = choice
-        self.refresh = refresh
-    }
+    init(choice: ServerChoice) { self.choice = choice }
 
     init(parsing content: [UInt8], path: String) throws(OperatorError) {
         let value: JSONValue
@@ -118,8 +119,8 @@ struct SavedLogin: Equatable {
             throw .usage("\(path) names no \"server\"", advice: "Sign in again with 'cmctl login'.")
         }
         choice = ServerChoice(
-            server: server, token: value["token"]?.string, pin: value["pin"]?.string, caFile: value["ca"]?.string)
-        refresh = value["refresh"]?.string
+            server: server, token: value["token"]?.string, pin: value["pin"]?.string, caFile: value["ca"]?.string,
+            refresh: value["refresh"]?.string)
     }
 
     var content: [UInt8] {
@@ -127,7 +128,7 @@ struct SavedLogin: Equatable {
         if let token = choice.token { object["token"] = .string(token) }
         if let pin = choice.pin { object["pin"] = .string(pin) }
         if let caFile = choice.caFile { object["ca"] = .string(caFile) }
-        if let refresh { object["refresh"] = .string(refresh) }
+        if let refresh = choice.refresh { object["refresh"] = .string(refresh) }
         return Array((JSONValue.object(object).pretty() + "\n").utf8)
     }
 }
