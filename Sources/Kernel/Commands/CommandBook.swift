@@ -180,6 +180,7 @@ struct CommandBook {
         switch command.targets[target.index].machine.apply(.dispatch) {
         case .send:
             command.targets[target.index].news = now
+            changed(target, &effects)
             effects.sends.append((link, command))
         case .record(let end): decide(target, end, &effects)
         default: break
@@ -268,9 +269,8 @@ struct CommandBook {
         }
         command.recorded[end.end.state] += 1
         command.open -= 1
-        command.version += 1
         openTargets -= 1
-        wake(command, &effects)
+        changed(target, &effects)
 
         if let entry = clients[live.client] {
             removeFromClient(target, entry)
@@ -409,6 +409,10 @@ struct CommandBook {
 
     mutating func wait(_ command: LiveCommand, _ continuation: UnsafeContinuation<Void, Never>, until deadline: UInt64) {
         command.waiters.append(.init(continuation: continuation, deadline: deadline))
+        startWaiting(command)
+    }
+
+    private mutating func startWaiting(_ command: LiveCommand) {
         guard command.waitedPlace < 0 else { return }
         command.waitedPlace = waited.count
         waited.append(command)
@@ -424,20 +428,31 @@ struct CommandBook {
         command.waitedPlace = -1
     }
 
+    /// Waits for the next change instead of the end.
+    mutating func watch(_ command: LiveCommand, _ continuation: UnsafeContinuation<Void, Never>, until deadline: UInt64) {
+        command.watchers.append(.init(continuation: continuation, deadline: deadline))
+        startWaiting(command)
+    }
+
     /// Lets those callers go whose time is over.
     mutating func releaseWaiters(now: UInt64, _ effects: inout BookEffects) {
         var index = 0
         while index < waited.count {
             let command = waited[index]
             for waiter in command.waiters where waiter.deadline <= now { effects.resumes.append(waiter.continuation) }
+            for watcher in command.watchers where watcher.deadline <= now { effects.resumes.append(watcher.continuation) }
             command.waiters.removeAll { $0.deadline <= now }
-            if command.waiters.isEmpty { stopWaiting(command) } else { index += 1 }
+            command.watchers.removeAll { $0.deadline <= now }
+            if command.waiters.isEmpty, command.watchers.isEmpty { stopWaiting(command) } else { index += 1 }
         }
     }
 
-    func wake(_ command: LiveCommand, _ effects: inout BookEffects) {
+    /// A watcher can see something new of the target.
+    func changed(_ target: TargetReference, _ effects: inout BookEffects) {
+        let command = target.command
+        command.touch(target.index)
         guard !command.watchers.isEmpty else { return }
-        effects.resumes.append(contentsOf: command.watchers)
+        for watcher in command.watchers { effects.resumes.append(watcher.continuation) }
         command.watchers = []
     }
 

@@ -77,7 +77,7 @@ public final class Commands: Sendable {
         numbers = CommandNumbers(
             lastHigh: loading.lastHigh, nextTarget: loading.nextTarget, random: parts.random)
         state = Mutex(State(book: CommandBook(limits: parts.limits)))
-        outputs.setOnWritten { [weak self] command in self?.outputGrew(command) }
+        outputs.setOnWritten { [weak self] output in self?.outputGrew(output) }
     }
 
     // MARK: Submit

@@ -80,11 +80,12 @@ extension Commands {
         state.withLock { state in
             state.isStopped = true
             state.book.releaseWaiters(now: .max, &effects)
-            for command in state.book.live { state.book.wake(command, &effects) }
         }
         for continuation in effects.resumes { continuation.resume() }
         outputs.stop()
     }
+
+    public var isStopped: Bool { state.withLock { $0.isStopped } }
 
     /// Unfinished targets now, for metrics.
     public var openTargets: Int { state.withLock { $0.book.openTargets } }

@@ -43,8 +43,7 @@ extension Commands: ExecutionSink {
             guard state.book.isCurrent(link), let target = state.book.target(of: link.client, command) else { return false }
             _ = target.command.targets[target.index].machine.apply(.started)
             target.command.targets[target.index].news = now
-            target.command.version += 1
-            state.book.wake(target.command, &effects)
+            state.book.changed(target, &effects)
             return true
         }
         if !isKnown { observers.foreignAnswer(link.client, command) }
@@ -74,7 +73,7 @@ extension Commands: ExecutionSink {
         }
         observers.outputTaken(bytes.byteCount)
         guard outputs.take(found, stream, at: offset, bytes, from: link) else { return false }
-        outputGrew(command)
+        outputGrew(found)
         return true
     }
 
@@ -134,12 +133,11 @@ extension Commands: ExecutionSink {
     }
 
     /// Wakes those who watch the command.
-    func outputGrew(_ command: CommandID) {
+    func outputGrew(_ output: LiveOutput) {
         var effects = BookEffects()
         state.withLock { state in
-            guard let live = state.book.commands[command] else { return }
-            live.version += 1
-            state.book.wake(live, &effects)
+            guard let target = state.book.target(of: output.client, output.command) else { return }
+            state.book.changed(target, &effects)
         }
         for continuation in effects.resumes { continuation.resume() }
     }

@@ -47,6 +47,8 @@ struct LiveTarget {
     var isEnding = false
     /// There is a row for it in `command_marks`.
     var isMarked = false
+    /// The command's version at its last change.
+    var changed: UInt64 = 0
     /// Unix milliseconds of the last news: sent, started, output.
     var news: UInt64 = 0
     var output: LiveOutput?
@@ -82,9 +84,10 @@ final class LiveCommand: @unchecked Sendable {
     var decided = OutcomeCounts()
     var recorded = OutcomeCounts()
     var waiters: [Waiter] = []
-    /// Grows with every output and every end; watchers wait for it to pass what they saw.
-    var version: UInt64 = 0
-    var watchers: [UnsafeContinuation<Void, Never>] = []
+    /// Grows with every change that a watcher can see.
+    private(set) var version: UInt64 = 1
+    /// They wait for the next change. Kept apart from `waiters`, who wait for the end.
+    var watchers: [Waiter] = []
     /// Until then absent clients are waited for, whatever the policy says (after a restart of the core).
     var graceUntil: UInt64 = 0
     /// Its place in `CommandBook.live`, and in `CommandBook.waited` (-1: none).
@@ -114,6 +117,12 @@ final class LiveCommand: @unchecked Sendable {
 
     var id: CommandID { specification.id }
     var isFinished: Bool { open == 0 }
+
+    /// Notes a change of one target, for watchers.
+    func touch(_ index: Int) {
+        version += 1
+        targets[index].changed = version
+    }
 }
 
 /// A target of a live command by its index.

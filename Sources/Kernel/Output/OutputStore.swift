@@ -47,7 +47,7 @@ public final class OutputStore: Sendable {
     private let clientBytes = Mutex<[ClientID: UInt64]>([:])
     private let writer: Mutex<WriterBox>
     /// Told after bytes became readable; called on the writer's thread.
-    private let onWritten: Mutex<(@Sendable (CommandID) -> Void)?> = Mutex(nil)
+    private let onWritten: Mutex<(@Sendable (LiveOutput) -> Void)?> = Mutex(nil)
     private let fault = Mutex<SystemError?>(nil)
 
     /// Only the writer's thread takes it out of its mutex, which is therefore never waited for.
@@ -66,7 +66,7 @@ public final class OutputStore: Sendable {
         reading = BlockingPool(name: "output-read", threads: 2, queue: 1_024)
     }
 
-    func setOnWritten(_ body: @escaping @Sendable (CommandID) -> Void) { onWritten.withLock { $0 = body } }
+    func setOnWritten(_ body: @escaping @Sendable (LiveOutput) -> Void) { onWritten.withLock { $0 = body } }
 
     /// Bytes that wait for the disk, and why the disk refuses, if it does.
     public var backlog: (bytes: Int, fault: SystemError?) {
@@ -209,7 +209,7 @@ public final class OutputStore: Sendable {
             output.state.withLock { $0.extents[stream].append(extent) }
         }
         giveCredit(output)
-        onWritten.withLock { $0 }?(output.command)
+        onWritten.withLock { $0 }?(output)
     }
 
     /// Credit up to a window beyond what is written. Above half of the backlog's bound it waits for the next round.

@@ -1,0 +1,161 @@
+import AgentProtocol
+
+/// A command with targets and results, as the answer to a submit or a look.
+public struct CommandAnswer: Sendable {
+    public var id: CommandID
+    public var targetCount: Int
+    public var counts: OutcomeCounts
+    public var isFinished: Bool
+    /// False when an idempotency key led to an earlier command.
+    public var isNew: Bool
+    /// The first targets in the order of the command.
+    public var targets: [TargetView]
+    /// Index of the first target that is not in `targets`; `nil` when all are.
+    public var next: Int?
+}
+
+/// Looking at commands. Ends come from the database, so what is shown as ended is durable; states on the way come from
+/// the book.
+extension Commands {
+    /// Targets of one page.
+    public static let pageTargets = 10_000
+
+    /// Submits, waits as the request says, and answers with the targets as they are then.
+    public func run(_ request: CommandRequest, _ principal: Principal) async throws(Problem) -> CommandAnswer {
+        let acceptance = try await submit(request, principal)
+        return try await answer(acceptance, waitMilliseconds: request.waitMilliseconds)
+    }
+
+    public func answer(
+        _ acceptance: Acceptance, waitMilliseconds: UInt64
+    ) async throws(Problem) -> CommandAnswer {
+        if let live = acceptance.live {
+            await wait(for: live, milliseconds: waitMilliseconds)
+            if let answer = quickAnswer(live, isNew: acceptance.isNew) { return answer }
+        }
+        guard let detail = try await history.detail(acceptance.id) else { throw Self.unknown(acceptance.id) }
+        let views = try await targets(detail, from: 0, limit: Self.pageTargets, withOutput: true)
+        return CommandAnswer(
+            id: acceptance.id, targetCount: detail.summary.targetCount, counts: detail.summary.counts,
+            isFinished: detail.summary.isFinished, isNew: acceptance.isNew, targets: views,
+            next: views.count < detail.summary.targetCount ? views.count : nil)
+    }
+
+    /// The answer from memory, when the command has few targets: the hot path reads no row back.
+    private func quickAnswer(_ live: LiveCommand, isNew: Bool) -> CommandAnswer? {
+        state.withLock { _ in
+            guard live.targets.count <= LiveCommand.keptResults else { return nil }
+            var views: [TargetView] = []
+            views.reserveCapacity(live.targets.count)
+            for target in live.targets {
+                if case .ended = target.machine.phase, target.result == nil { return nil }
+                views.append(
+                    TargetView(
+                        client: target.client, state: target.machine.name, end: target.result?.end,
+                        output: target.result?.output ?? target.output.map { OutputSummary(lengthsOf: $0) }))
+            }
+            return CommandAnswer(
+                id: live.id, targetCount: live.targets.count, counts: live.recorded, isFinished: live.isFinished,
+                isNew: isNew, targets: views, next: nil)
+        }
+    }
+
+    /// - Throws: 404 `command-unknown`.
+    public func get(_ id: CommandID) async throws(Problem) -> CommandDetail {
+        guard let detail = try await history.detail(id) else { throw Self.unknown(id) }
+        return detail
+    }
+
+    public func list(_ query: CommandQuery) async throws(Problem) -> CommandPage { try await history.list(query) }
+
+    /// Targets from index `from` on, with their present states.
+    public func targets(
+        _ detail: CommandDetail, from: Int, limit: Int, withOutput: Bool
+    ) async throws(Problem) -> [TargetView] {
+        guard from < detail.summary.targetCount else { return [] }
+        var views = try await history.targets(
+            detail, from: max(0, from), limit: min(max(1, limit), Self.pageTargets), withOutput: withOutput)
+        overlay(&views, detail.summary.id, from)
+        return views
+    }
+
+    /// - Throws: 404 when the command is unknown or was not for this client.
+    public func target(_ id: CommandID, of client: ClientID) async throws(Problem) -> TargetView {
+        let detail = try await get(id)
+        guard let view = try await history.target(detail, of: client) else { throw Self.notATarget(id, client) }
+        guard view.end == nil else { return view }
+        return state.withLock { state in
+            guard let command = state.book.commands[id],
+                let target = command.targets.first(where: { $0.client == client }), target.machine.isOpen
+            else { return view }
+            return Self.view(target)
+        }
+    }
+
+    static func notATarget(_ id: CommandID, _ client: ClientID) -> Problem {
+        Problem(404, "target-unknown", "command \(id) was not for client \(client)")
+    }
+
+    static func view(_ target: LiveTarget) -> TargetView {
+        TargetView(
+            client: target.client, state: target.machine.name, output: target.output.map { OutputSummary(lengthsOf: $0) })
+    }
+
+    private func overlay(_ views: inout [TargetView], _ id: CommandID, _ from: Int) {
+        var changed = views
+        state.withLock { state in
+            guard let command = state.book.commands[id] else { return }
+            for index in changed.indices where changed[index].end == nil && from + index < command.targets.count {
+                let target = command.targets[from + index]
+                if case .ended = target.machine.phase { continue }
+                changed[index] = Self.view(target)
+            }
+        }
+        views = changed
+    }
+
+    /// Bytes of one target's output from `offset` on, at most `count`, while it runs and afterwards.
+    /// - Returns: the bytes, the present length of the stream, and whether more can come.
+    /// - Throws: 404; 410 `output-expired`.
+    public func readOutput(
+        _ id: CommandID, of client: ClientID, _ stream: OutputStream, at offset: UInt64, count: Int
+    ) async throws(Problem) -> OutputPiece {
+        let live = state.withLock { state -> LiveOutput?? in
+            guard let command = state.book.commands[id],
+                let target = command.targets.first(where: { $0.client == client }), target.machine.isOpen
+            else { return .none }
+            return .some(target.output)
+        }
+        if let live {
+            guard let output = live else { return OutputPiece(bytes: [], length: 0, isComplete: false) }
+            let bytes = try await outputs.read(.live(output), stream, at: offset, count: count)
+            return OutputPiece(bytes: bytes, length: output.readable(stream), isComplete: false)
+        }
+        let view = try await target(id, of: client)
+        guard view.end != nil, let summary = view.output else {
+            return OutputPiece(bytes: [], length: 0, isComplete: view.end != nil)
+        }
+        let bytes = try await outputs.read(.kept(summary), stream, at: offset, count: count)
+        return OutputPiece(
+            bytes: bytes, length: stream == .standardOutput ? summary.output : summary.errors, isComplete: true)
+    }
+}
+
+/// A piece of output.
+public struct OutputPiece: Sendable {
+    public var bytes: [UInt8]
+    /// Of the whole stream as it stands.
+    public var length: UInt64
+    /// The target has ended: the stream will not grow.
+    public var isComplete: Bool
+}
+
+extension OutputSummary {
+    /// How much there is so far; the bytes themselves are read by offset.
+    init(lengthsOf output: LiveOutput) {
+        self.init()
+        inline = nil
+        self.output = output.readable(.standardOutput)
+        errors = output.readable(.standardError)
+    }
+}
