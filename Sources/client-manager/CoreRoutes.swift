@@ -1,6 +1,7 @@
 import API
 import Kernel
 import Program
+import Reactor
 import Web
 
 /// The whole route table of the core and the pipeline over it.
@@ -20,6 +21,12 @@ enum CoreRoutes {
                 }
             ], metrics: kernel.metrics)
         routes += securityRoutes(kernel.security, identity: kernel.identity)
+        let security = kernel.security
+        routes += commandRoutes(kernel.commands, kernel.clients) { principal, right in
+            let scope = security.scope(of: principal, for: right)
+            return (scope.allowed, scope.denied)
+        }
+        routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         if docs { routes += documentRoutes(for: routes, version: BuildID.version) }
         return routes
     }

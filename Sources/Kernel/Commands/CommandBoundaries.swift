@@ -1,5 +1,11 @@
 import AgentProtocol
 
+// What the layers above need of the agent protocol's words, without knowing the protocol.
+public typealias CommandID = AgentProtocol.CommandID
+public typealias Invocation = AgentProtocol.Invocation
+public typealias OutputStream = AgentProtocol.OutputStream
+public typealias StreamPair = AgentProtocol.StreamPair
+
 /// What somebody wants to run, for the one who decides whether he may.
 public struct CommandProposal: Sendable {
     public var selection: TargetSelection

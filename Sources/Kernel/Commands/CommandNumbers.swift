@@ -45,5 +45,5 @@ extension CommandID {
     /// The row number of the command.
     var row: Int64 { Int64(truncatingIfNeeded: high) }
     /// Milliseconds since 1970 when it was accepted.
-    var milliseconds: UInt64 { high >> 16 }
+    public var milliseconds: UInt64 { high >> 16 }
 }

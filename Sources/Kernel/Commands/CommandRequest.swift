@@ -1,4 +1,5 @@
 import AgentProtocol
+import Crypto
 import JSON
 
 /// Which clients a command is for.
@@ -49,6 +50,9 @@ public struct IdempotencyKey: Sendable, Equatable {
         self.key = key
         self.requestDigest = requestDigest
     }
+
+    /// - Parameter request: the whole request as it came.
+    public init(key: String, request: [UInt8]) { self.init(key: key, requestDigest: SHA256.hash(request)) }
 }
 
 /// A request to run something, as it came in. Everything that it carries is checked by `validated`.

@@ -146,7 +146,7 @@ enum CommandText {
 
 extension JSONWriter {
     /// Bytes as text under `name` when they are UTF-8, else as base 64 under `name_base64`.
-    mutating func bytes(_ name: String, _ bytes: [UInt8]) {
+    public mutating func bytes(_ name: String, _ bytes: [UInt8]) {
         if let text = String(validating: bytes, as: UTF8.self) {
             field(name, text)
         } else {
@@ -156,7 +156,8 @@ extension JSONWriter {
 }
 
 extension JSONReader {
-    mutating func base64() throws(JSONError) -> [UInt8] {
+    /// A string of base 64 as bytes.
+    public mutating func base64() throws(JSONError) -> [UInt8] {
         guard let bytes = Base64.decode(try string()) else {
             throw fail("expected base 64 with padding (RFC 4648)")
         }

@@ -1,4 +1,5 @@
 import AgentProtocol
+import JSON
 
 /// A command with targets and results, as the answer to a submit or a look.
 public struct CommandAnswer: Sendable {
@@ -138,6 +139,35 @@ extension Commands {
         let bytes = try await outputs.read(.kept(summary), stream, at: offset, count: count)
         return OutputPiece(
             bytes: bytes, length: stream == .standardOutput ? summary.output : summary.errors, isComplete: true)
+    }
+}
+
+extension Commands {
+    /// The typed result of a target whose command came from a template with a parser.
+    /// - Throws: 404 `no-typed-result` when there is none; 409 `not-finished`.
+    public func typedResult(
+        _ id: CommandID, of client: ClientID
+    ) async throws(Problem) -> (template: String, parser: ResultParser, value: JSONValue) {
+        guard let specification = try await history.specification(id) else { throw Self.unknown(id) }
+        guard let reference = specification.template,
+            let parser = try await templates.get(reference.name, version: reference.version).result
+        else {
+            throw Problem(404, "no-typed-result", "command \(id) was not made from a template with a typed result")
+        }
+        var bytes: [UInt8] = []
+        while bytes.count <= ResultParser.limit {
+            let piece = try await readOutput(
+                id, of: client, .standardOutput, at: UInt64(bytes.count), count: OutputStore.readBytes)
+            guard piece.isComplete else {
+                throw .conflict("not-finished", "the target has not ended: its result is not complete")
+            }
+            if piece.bytes.isEmpty { break }
+            bytes += piece.bytes
+        }
+        guard let value = parser.parse(bytes) else {
+            throw Problem(404, "no-typed-result", "the output is not what \(reference.name) expects: read it as text")
+        }
+        return (reference.name, parser, value)
     }
 }
 

@@ -1,0 +1,117 @@
+import JSON
+import Kernel
+import Web
+
+/// Commands and targets as JSON.
+enum CommandWriting {
+    /// Output bytes in one answer; what goes beyond is read target by target.
+    static let outputBytes = 8 << 20
+
+    static func counts(_ counts: OutcomeCounts, of total: Int, _ writer: inout JSONWriter) {
+        writer.object("counts") { writer in
+            for state in FinalState.allCases where counts[state] > 0 { writer.field(state.name, counts[state]) }
+            let open = total - counts.total
+            if open > 0 { writer.field("unfinished", open) }
+        }
+    }
+
+    static func summary(_ summary: CommandSummary, _ writer: inout JSONWriter) {
+        writer.field("id", summary.id.description)
+        writer.field("title", summary.title)
+        writer.field("state", summary.isFinished ? "finished" : "running")
+        writer.field("created_at", summary.id.milliseconds)
+        writer.field("finished_at", ifPresent: summary.finishedAt)
+        writer.object("principal") { writer in
+            writer.field("kind", summary.principalKind)
+            writer.field("id", summary.principal)
+        }
+        writer.field("selector", ifPresent: summary.selector)
+        writer.field("target_count", summary.targetCount)
+        counts(summary.counts, of: summary.targetCount, &writer)
+    }
+
+    static func answer(_ answer: CommandAnswer, showsOutput: (ClientID) -> Bool) -> [UInt8] {
+        var budget = outputBytes
+        var writer = JSONWriter(reserving: 512 + 256 * answer.targets.count)
+        writer.object { writer in
+            writer.field("id", answer.id.description)
+            writer.field("state", answer.isFinished ? "finished" : "running")
+            writer.field("target_count", answer.targetCount)
+            counts(answer.counts, of: answer.targetCount, &writer)
+            writer.array("targets") { writer in
+                for view in answer.targets {
+                    target(view, showsOutput: showsOutput(view.client), &budget, &writer)
+                }
+            }
+            writer.field("next", answer.next.map { String($0) })
+        }
+        return writer.finish()
+    }
+
+    static func target(
+        _ view: TargetView, showsOutput: Bool, _ budget: inout Int, _ writer: inout JSONWriter
+    ) {
+        writer.object { writer in
+            writer.field("client", view.client.description)
+            writer.field("state", view.state)
+            if let end = view.end { self.end(end, &writer) }
+            writer.field("recorded_at", ifPresent: view.recordedAt)
+            guard let output = view.output else { return }
+            writer.field("stdout_bytes", output.output)
+            writer.field("stderr_bytes", output.errors)
+            if output.truncated { writer.field("truncated", true) }
+            guard showsOutput else { return }
+            if let inline = output.inline, inline.output.count + inline.errors.count <= budget {
+                budget -= inline.output.count + inline.errors.count
+                writer.bytes("stdout", inline.output)
+                writer.bytes("stderr", inline.errors)
+            } else if output.output + output.errors > 0 {
+                writer.field("output_omitted", true)
+            }
+        }
+    }
+
+    private static func end(_ end: TargetEnd, _ writer: inout JSONWriter) {
+        writer.field("started", end.started.rawValue)
+        writer.field("exit_code", ifPresent: end.exitCode)
+        writer.field("signal", ifPresent: end.signal)
+        writer.field("code", ifPresent: end.code)
+        writer.field("message", ifPresent: end.message)
+        guard let record = end.record else { return }
+        writer.field("started_at", ifPresent: record.startedAt)
+        writer.field("finished_at", record.finishedAt)
+        writer.field("duration_ms", Double(record.durationMicroseconds) / 1_000)
+        writer.field("user_ms", Double(record.userMicroseconds) / 1_000)
+        writer.field("system_ms", Double(record.systemMicroseconds) / 1_000)
+        writer.field("max_resident_bytes", record.maximumResidentBytes)
+    }
+
+    // MARK: For the document
+
+    static let targetSchema = Schema.object([
+        .required("client", .string()), .required("state", .string("waiting, sent, running, or how it ended.")),
+        .optional("started", .choice(["no", "yes", "maybe"])), .optional("exit_code", .integer()),
+        .optional("signal", .integer()), .optional("code", .string()), .optional("message", .string()),
+        .optional("stdout", .string("When it is UTF-8 and small.")), .optional("stdout_base64", .string("When it is not.")),
+        .optional("stderr", .string()), .optional("stderr_base64", .string()),
+        .optional("output_omitted", .boolean("There is output: read it by range.")),
+        .optional("stdout_bytes", .integer()), .optional("stderr_bytes", .integer()),
+        .optional("truncated", .boolean("A limit was met and later bytes were dropped.")),
+        .optional("duration_ms", .number()), .optional("max_resident_bytes", .integer("Peak memory.")),
+    ])
+    static let answerSchema = Schema.object([
+        .required("id", .string()), .required("state", .choice(["running", "finished"])),
+        .required("target_count", .integer()), .required("counts", .map(.integer())),
+        .required("targets", .array(targetSchema)), .optional("next", .string()),
+    ])
+    static let commandSchema = Schema.object([
+        .required("id", .string()), .required("title", .string("What is run, in one line.")),
+        .required("state", .choice(["running", "finished"])), .required("created_at", .integer("Unix milliseconds.")),
+        .optional("finished_at", .integer()), .required("principal", .any()), .optional("selector", .string()),
+        .required("target_count", .integer()), .required("counts", .map(.integer())),
+        .optional("request", .any("What was asked for; values of the environment and standard input are not shown.")),
+    ])
+    static func pageSchema(_ item: Schema) -> Schema {
+        .object([.required("items", .array(item)), .optional("next", .string("Cursor of the next page, or null."))])
+    }
+}
