@@ -46,7 +46,7 @@ private func clientReadRoutes(_ scoped: ScopedClients) -> [Route] {
                 query.cursor = cursor
             }
             let found = try clients.page(query)
-            let paths = request.query["facts"]?.split(separator: ",").map(String.init) ?? ["os", "os.name"]
+            let paths = request.query["facts"]?.split(separator: ",").map(String.init) ?? ["os", "os_version", "arch"]
             let items = found.clients.map { client in
                 json(client, facts: clients.facts(Array(paths.prefix(32)), of: client.id))
             }
