@@ -61,7 +61,8 @@ extension Clients {
 
     /// Makes or changes a group.
     /// - Parameter revision: what the caller saw; 0 means that it must not exist yet; `nil` takes what is there.
-    /// - Throws: `selector-invalid`, `group-unknown`, `group-cycle`, `invalid`, 412 `changed-meanwhile`, 409 `groups-full`.
+    /// - Throws: `selector-invalid`, `group-unknown`, `group-cycle`, `invalid`, 412 `changed-meanwhile`,
+    ///   409 `group-exists`, `groups-full`.
     public func setGroup(
         _ name: String, selector text: String, description: String, by principal: Principal, ifRevision revision: UInt64? = nil
     ) async throws(Problem) -> Group {
@@ -77,6 +78,9 @@ extension Clients {
         let group = try await store.write { (transaction) throws(StoreError) in
             try Self.checkGroups(transaction, adding: name, selector)
             let old = try Self.group(transaction, name)
+            if revision == 0, old != nil {
+                throw .refused(.conflict("group-exists", "there is a group '\(name)' already: change it with PUT"))
+            }
             if let revision, revision != old?.revision ?? 0 {
                 throw .refused(
                     Problem(
