@@ -20,6 +20,8 @@ public final class Kernel: Sendable {
         public var commands = CommandLimits()
         public var outputs = OutputLimits()
         public var links = AgentEndpointOptions()
+        /// Seals private keys and other secrets on disk; by default they are plain files, mode 0600.
+        public var safe = KeySafe()
         /// What the core's own certificate is valid for; at least one.
         public var certificateNames: [CertificateName]
 
@@ -47,7 +49,7 @@ public final class Kernel: Sendable {
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
-        let safe = KeySafe()
+        let safe = options.safe
         let store = try Store.open(
             directory: options.directory,
             migrations: Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations

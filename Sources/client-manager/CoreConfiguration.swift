@@ -1,3 +1,4 @@
+import JSON
 import Kernel
 import Program
 
@@ -48,6 +49,37 @@ enum CoreConfiguration {
         "limits.connections", default: 0, in: 0...1_000_000,
         "Connections in all; 0 takes what the open-file limit allows.")
 
+    static let strangerRate = ConfigurationKey.integer(
+        "limits.stranger_rate", default: 1_000, in: 1...1_000_000,
+        "Requests per second of one address that come without credentials.")
+    static let userRate = ConfigurationKey.integer(
+        "limits.user_rate", default: 1_000, in: 1...1_000_000, "Requests per second of one user.")
+    static let clientRate = ConfigurationKey.integer(
+        "limits.client_rate", default: 1_000, in: 1...1_000_000, "Commands per second to one client.")
+    static let tokenRate = ConfigurationKey.integer(
+        "limits.token_rate", default: 100, in: 1...1_000_000,
+        "Requests per second of an API token whose maker does not say otherwise.")
+    static let firstTokenRate = ConfigurationKey.integer(
+        "limits.first_token_rate", default: 100_000, in: 1...1_000_000,
+        "Requests per second of the first administrator's token, set when it is made.")
+
+    static let issuers = ConfigurationKey<JSONValue>.structure(
+        "security.issuers", default: [],
+        "Outside issuers whose JWTs are accepted: name, issuer, audience, algorithms, key_file (PEM or JWK set) or secret_file, roles_claim, roles.",
+        allowed: "a list of objects; every algorithm is named") { value in
+            value.array.map { $0.count <= 32 && $0.allSatisfy { (try? TokenIssuer(json: $0)) != nil } } ?? false
+        }
+    static let masterKeyFile = ConfigurationKey.text(
+        "security.master_key_file", default: "",
+        "File with the 32 bytes under which the core's private keys are sealed; read again on SIGHUP.", allowed: "a path")
+    static let masterKey = ConfigurationKey.text(
+        "security.master_key", default: "", "The same as text, meant for the environment.",
+        allowed: "32 bytes as hexadecimal or base64", secret: true)
+    static let previousMasterKeyFile = ConfigurationKey.text(
+        "security.previous_master_key_file", default: "",
+        "A master key that may still open what is sealed under it, for a change of the key while the core is stopped.",
+        allowed: "a path")
+
     static let logLevel = ConfigurationKey<LogLevelName>.choice(
         "log.level", default: .info, "Least level that is written; changeable at run time.")
     static let synchronous = ConfigurationKey<StoreOptions.Synchronous>.choice(
@@ -59,7 +91,9 @@ enum CoreConfiguration {
     static let declarations: [ConfigurationDeclaration] = [
         listen.declaration, loops.declaration, tlsMode.declaration, tlsCertificate.declaration, tlsKey.declaration,
         tlsNames.declaration, hosts.declaration, origins.declaration, docs.declaration, trustedProxies.declaration,
-        strangersPerAddress.declaration, connections.declaration, logLevel.declaration, synchronous.declaration,
+        strangerRate.declaration, userRate.declaration, clientRate.declaration, tokenRate.declaration,
+        firstTokenRate.declaration, issuers.declaration, masterKeyFile.declaration, masterKey.declaration,
+        previousMasterKeyFile.declaration, strangersPerAddress.declaration, connections.declaration, logLevel.declaration, synchronous.declaration,
         drainSeconds.declaration,
     ]
 }

@@ -76,6 +76,8 @@ final class CoreProcess: Sendable {
             .compactMap { CertificateName($0) }
         var options = Kernel.Options(directory: directory, certificateNames: names)
         options.store.synchronous = configuration[CoreConfiguration.synchronous]
+        options.security = try CoreSecrets.options(configuration)
+        options.safe = try CoreSecrets.safe(configuration)
         options.links.coreVersion = BuildID.version
         return options
     }
@@ -100,6 +102,7 @@ final class CoreProcess: Sendable {
         let signals = try Signals([SIGTERM, SIGINT, SIGHUP]) { [self] signal in
             if signal == SIGHUP {
                 log.info("core.reload")
+                loops[0].spawn { [self] in await reload(kernel) }
                 return
             }
             guard !isStopping.exchange(true, ordering: .relaxed) else { return }
@@ -107,6 +110,12 @@ final class CoreProcess: Sendable {
             loops[0].spawn { [self] in await stop(kernel, server, ready) }
         }
         try loops[0].add(signals)
+    }
+
+    private func reload(_ kernel: Kernel) async {
+        do throws(Problem) { try await CoreSecrets.reload(configuration, kernel) } catch {
+            log.error("core.reload-failed", ["code": .string(error.code), "detail": .string(error.detail)])
+        }
     }
 
     /// The address is given up first, then open requests may end, then what is owed is written.

@@ -25,6 +25,9 @@ extension Security {
         return identity.fingerprint
     }
 
+    /// Whether this master key is in use already; `nil` asks whether there is none.
+    public func isSealed(under key: MasterKey?) -> Bool { safe.isCurrent(key) }
+
     /// Changes the master key of a running core: keys and second factors are sealed again under it, then the old key is
     /// needed no more. Safe to repeat after a failure.
     public func changeMasterKey(to key: MasterKey?, _ identity: IdentityService, by principal: Principal) async throws(Problem) {

@@ -148,11 +148,10 @@ public final class IdentityService: Sendable {
         } catch { throw Self.failed(error) }
     }
 
-    /// Writes the private keys again, under the present master key. Blocks for a few small files.
+    /// Brings every private key of the directory under the present master key. Blocks for a few small files.
     public func seal() throws(Problem) {
-        let (key, backup) = state.withLock { ($0.key, $0.backup) }
-        try directory.write(key, "identity")
-        if let backup { try directory.write(backup, "backup") }
+        // Reading a key that is not sealed as it should be writes it again.
+        for name in try directory.privateKeys() { _ = try directory.key(name) }
     }
 
     private static let dayMilliseconds: UInt64 = 86_400_000

@@ -33,6 +33,18 @@ struct KeyDirectory: Sendable {
         return key
     }
 
+    /// Names of the private keys that are here; certificates and public keys lie beside them.
+    func privateKeys() throws(Problem) -> [String] {
+        let names: [String]
+        do { names = try Files.list(path, limit: 1_000) } catch { throw Self.problem(error) }
+        var keys: [String] = []
+        for name in names where name.hasSuffix(".pem") {
+            let text = try text(name) ?? ""
+            if text.contains("PRIVATE KEY-----") || text.contains(Self.label) { keys.append(String(name.dropLast(4))) }
+        }
+        return keys
+    }
+
     func write(_ key: P256.PrivateKey, _ name: String) throws(Problem) {
         do {
             let pem = try key.pem()

@@ -80,6 +80,9 @@ public final class KeySafe: Sendable {
         }
     }
 
+    /// Whether `key` is the one in use already; `nil` stands for none.
+    func isCurrent(_ key: MasterKey?) -> Bool { keys.withLock { $0.current?.id == key?.id } }
+
     public var isSealing: Bool { keys.withLock { $0.current != nil } }
 
     public func seal(_ secret: [UInt8], name: String) throws(Problem) -> [UInt8] {
