@@ -1,1 +1,3 @@
-print("not built yet")
+import Program
+
+BenchCommand.run(Array(CommandLine.arguments.dropFirst()))

@@ -1,4 +1,35 @@
-// The C floors of cm-bench: the least work that any server could do for the same traffic.
+// The C floors of cm-bench: the least work that any server could do for the same traffic, and the load for both.
+// One epoll thread each, no checks beyond what keeps the traffic honest. Nothing of the product uses this.
 #ifndef CM_CFLOOR_H
 #define CM_CFLOOR_H
+
+#include <stdint.h>
+
+struct cm_load_result {
+    /// Messages (or round trips) that came back right within the measured time.
+    uint64_t count;
+    uint64_t nanoseconds;
+    /// Per round trip, only where one is in flight per connection; nanoseconds, 0 if not measured.
+    uint64_t p50, p99;
+};
+
+/// Listens at 127.0.0.1; port 0 takes a free one and says which. The descriptor, or -errno.
+int cm_floor_listen(uint16_t *port);
+
+/// A WebSocket echo server in bare C. Runs until the process ends.
+void cm_floor_echo(int listener);
+
+/// HTTP POST to `/<agent number>` → WebSocket message to that agent → its answer → HTTP answer, in bare C. Agents are
+/// the WebSockets that connect to it, in their order. Runs until the process ends.
+void cm_floor_relay(int listener);
+
+/// Echo load: `connections` WebSockets with `depth` messages of `payload` (at most 125) bytes in flight each. 0, or -1
+/// when an answer was wrong or the server failed.
+int cm_load_echo(
+    uint16_t port, int tls, int connections, int depth, int payload, uint64_t milliseconds,
+    struct cm_load_result *result);
+
+/// Relay load: `agents` WebSockets that echo, and `callers` HTTP connections with one POST in flight each.
+int cm_load_relay(uint16_t port, int agents, int callers, uint64_t milliseconds, struct cm_load_result *result);
+
 #endif

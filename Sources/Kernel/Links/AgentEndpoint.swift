@@ -78,7 +78,7 @@ public final class AgentEndpoint: Sendable {
             let address = exchange.address.description
             let connection = AgentConnection(
                 socket: socket, home: home, address: address, identity: identity(), binding: binding,
-                markAuthenticated: { [weak exchange] in exchange?.markAuthenticated() })
+                markAuthenticated: { [weak socket] in socket?.markAuthenticated() })
             socket.delegate = connection
             connection.begin()
         } catch { exchange.refuse(error) }
