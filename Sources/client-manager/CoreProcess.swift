@@ -53,11 +53,12 @@ final class CoreProcess: Sendable {
         do {
             let ready = try ReadyFile(directory: directory)
             let kernel = try await Kernel.open(try kernelOptions(), log: log, metrics: metrics)
-            let server = try await listen(kernel)
+            let tls = try ServerTLS(kernel.identity, configuration)
+            let server = try await listen(kernel, tls?.context)
             kernel.start(on: loops[0])
-            try watchSignals(kernel, server, ready)
-            let scheme = configuration[CoreConfiguration.tlsMode] == .off ? "http" : "https"
-            let url = "\(scheme)://\(server.address)"
+            tls?.keepFresh(on: loops[0], log)
+            try watchSignals(kernel, server, tls, ready)
+            let url = "\(tls == nil ? "http" : "https")://\(server.address)"
             try ready.announce(url: url, fingerprint: kernel.identity.fingerprint)
             log.info("core.ready", ["url": .string(url), "version": .string(BuildID.description)])
         } catch {
@@ -82,29 +83,25 @@ final class CoreProcess: Sendable {
         return options
     }
 
-    private func listen(_ kernel: Kernel) async throws -> HTTPServer {
+    private func listen(_ kernel: Kernel, _ tls: TLSContext?) async throws -> HTTPServer {
         let text = configuration[CoreConfiguration.listen]
         guard let address = SocketAddress(text) else {
             throw Problem(400, "invalid", "listen = \(text): it must be ADDRESS:PORT, for example 127.0.0.1:8443")
         }
-        if configuration[CoreConfiguration.tlsMode] == .off, !address.ip.isLoopback {
+        if tls == nil, !address.ip.isLoopback {
             throw Problem(400, "invalid", "tls.mode off is allowed on loopback addresses only, and \(text) is none")
         }
         let pipeline = try CoreRoutes.pipeline(kernel, configuration)
         var settings = HTTPServerConfiguration()
         settings.trustedProxies = configuration[CoreConfiguration.trustedProxies].compactMap { AddressRange($0) }
-        return try await HTTPServer.start(at: address, on: loops, configuration: settings) { loop in
+        return try await HTTPServer.start(at: address, on: loops, configuration: settings, tls: tls) { loop in
             WebService(pipeline: pipeline, loop: loop, takeovers: ["/agent": { kernel.links.accept($0) }])
         }
     }
 
-    private func watchSignals(_ kernel: Kernel, _ server: HTTPServer, _ ready: ReadyFile) throws {
+    private func watchSignals(_ kernel: Kernel, _ server: HTTPServer, _ tls: ServerTLS?, _ ready: ReadyFile) throws {
         let signals = try Signals([SIGTERM, SIGINT, SIGHUP]) { [self] signal in
-            if signal == SIGHUP {
-                log.info("core.reload")
-                loops[0].spawn { [self] in await reload(kernel) }
-                return
-            }
+            guard signal != SIGHUP else { return reload(kernel, tls) }
             guard !isStopping.exchange(true, ordering: .relaxed) else { return }
             log.info("core.stopping", ["signal": .integer(Int64(signal))])
             loops[0].spawn { [self] in await stop(kernel, server, ready) }
@@ -112,9 +109,16 @@ final class CoreProcess: Sendable {
         try loops[0].add(signals)
     }
 
-    private func reload(_ kernel: Kernel) async {
-        do throws(Problem) { try await CoreSecrets.reload(configuration, kernel) } catch {
-            log.error("core.reload-failed", ["code": .string(error.code), "detail": .string(error.detail)])
+    /// What SIGHUP does: certificate files and the keys of outside issuers are read again.
+    private func reload(_ kernel: Kernel, _ tls: ServerTLS?) {
+        loops[0].spawn { [log, configuration] in
+            do {
+                try tls?.reload()
+                try await CoreSecrets.reload(configuration, kernel)
+                log.info("core.reloaded")
+            } catch {
+                log.error("core.reload-failed", ["detail": .string("\(error)")])
+            }
         }
     }
 

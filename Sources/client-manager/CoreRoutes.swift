@@ -9,6 +9,11 @@ enum CoreRoutes {
     static func table(_ kernel: Kernel, docs: Bool) -> [Route] {
         var routes: [Route] = []
         let store = kernel.store
+        let security = kernel.security
+        let scope: ClientScope = { principal, right in
+            let scope = security.scope(of: principal, for: right)
+            return (scope.allowed, scope.denied)
+        }
         routes += healthRoutes(
             checks: [
                 ReadinessCheck("store") {
@@ -21,12 +26,12 @@ enum CoreRoutes {
                 }
             ], metrics: kernel.metrics)
         routes += securityRoutes(kernel.security, identity: kernel.identity)
-        let security = kernel.security
-        routes += commandRoutes(kernel.commands, kernel.clients) { principal, right in
-            let scope = security.scope(of: principal, for: right)
-            return (scope.allowed, scope.denied)
-        }
+        routes += commandRoutes(kernel.commands, kernel.clients, scope: scope)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
+        routes += clientRoutes(kernel.enrollment, scope: scope)
+        routes += groupRoutes(kernel.clients, scope: scope)
+        routes += enrollmentRoutes(kernel.enrollment)
+        routes += enrollmentTokenRoutes(kernel.enrollment)
         if docs { routes += documentRoutes(for: routes, version: BuildID.version) }
         return routes
     }

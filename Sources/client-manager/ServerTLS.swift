@@ -1,0 +1,63 @@
+import Kernel
+import Program
+import Reactor
+import System
+import Transport
+
+/// The server's certificate: made and renewed by the core itself, or read from files.
+struct ServerTLS: Sendable {
+    let context: TLSContext
+    private let source: Source
+
+    private enum Source: Sendable {
+        case identity(IdentityService)
+        case files(certificate: String, key: String)
+    }
+
+    /// `nil` when `tls.mode` is off.
+    init?(_ identity: IdentityService, _ configuration: Configuration) throws {
+        switch configuration[CoreConfiguration.tlsMode] {
+        case .off: return nil
+        case .auto: source = .identity(identity)
+        case .files:
+            let certificate = configuration[CoreConfiguration.tlsCertificate]
+            let key = configuration[CoreConfiguration.tlsKey]
+            guard !certificate.isEmpty, !key.isEmpty else {
+                throw Problem(400, "invalid", "tls.mode files needs both tls.certificate and tls.key")
+            }
+            source = .files(certificate: certificate, key: key)
+        }
+        let (chain, key) = try Self.read(source)
+        context = try TLSContext.server(chain: chain, key: key)
+    }
+
+    /// Takes the present certificate into use for new connections. If it throws, the old one stays.
+    func reload() throws {
+        let (chain, key) = try Self.read(source)
+        try context.reload(chain: chain, key: key)
+    }
+
+    /// Looks each hour whether the core's own certificate has been renewed.
+    func keepFresh(on loop: EventLoop, _ log: Log) {
+        guard case .identity = source else { return }
+        loop.spawn {
+            while true {
+                await loop.sleep(milliseconds: 3_600_000)
+                do { try reload() } catch { log.error("tls.renewal-failed", ["detail": .string("\(error)")]) }
+            }
+        }
+    }
+
+    private static func read(_ source: Source) throws -> (chain: String, key: String) {
+        switch source {
+        case .identity(let identity):
+            let certificate = try identity.serverCertificate(now: unixMilliseconds())
+            return (certificate.chain, certificate.privateKey)
+        case .files(let certificate, let key):
+            return (
+                String(decoding: try Files.read(certificate, limit: 1 << 20), as: UTF8.self),
+                String(decoding: try Files.read(key, limit: 1 << 20), as: UTF8.self)
+            )
+        }
+    }
+}
