@@ -164,6 +164,7 @@ public final class Kernel: Sendable {
         stop(.null)
         settings.observe(.commandsStopped, stop)
         settings.observe(.commandsStoppedExempt, stop)
+        clients.follow(settings)
         let log = log
         settings.observe(.logLevel) { value in
             if let level = value.string.flatMap({ LogLevel(name: $0) }) { log.level = level }

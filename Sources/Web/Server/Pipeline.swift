@@ -67,14 +67,17 @@ public final class Pipeline: Sendable {
     }
 
     /// Never throws: every failure becomes a problem document.
+    /// - Parameter authenticated: called on the loop as soon as the peer has shown who it is.
     public func answer(
-        _ matched: Matched, _ head: HTTPRequestHead, body: [UInt8], address: String, loop: EventLoop
+        _ matched: Matched, _ head: HTTPRequestHead, body: [UInt8], address: String, loop: EventLoop,
+        authenticated: @Sendable () -> Void = {}
     ) async -> Response {
         let begin = monotonicNanoseconds()
         var response: Response
         var state: RateLimitState?
         do throws(Problem) {
             let principal = try await self.principal(for: matched, head, address, &state)
+            if state != nil { authenticated() }
             let request = Request(
                 method: head.method, path: String(head.path), query: matched.target.query, headers: head.headers, body: body,
                 principal: principal, address: address, correlation: matched.correlation, loop: loop,

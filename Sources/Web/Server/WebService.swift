@@ -60,8 +60,9 @@ public final class WebService: HTTPService {
         let confined = Confined(writer, on: loop)
         let head = exchange.head
         let task = loop.spawn { [pipeline, loop] in
-            let response = await pipeline.answer(matched, head, body: body, address: address, loop: loop)
-            confined.assumeOnLoop { $0.markAuthenticated(response) }
+            let response = await pipeline.answer(matched, head, body: body, address: address, loop: loop) {
+                confined.assumeOnLoop { $0.markAuthenticated() }
+            }
             guard case .stream(_, let produce) = response.body else {
                 confined.assumeOnLoop { $0.answer(response) }
                 return
@@ -119,10 +120,8 @@ private final class AnswerWriter: HTTPExchangeDelegate, ResponseSink {
         self.loop = loop
     }
 
-    /// Whoever got past authentication no longer counts against the strangers of its address.
-    func markAuthenticated(_ response: Response) {
-        if response.headers["ratelimit-limit"] != nil { exchange.markAuthenticated() }
-    }
+    /// The connection no longer counts against the strangers of its address.
+    func markAuthenticated() { exchange.markAuthenticated() }
 
     func answer(_ response: Response) {
         switch response.body {
