@@ -38,6 +38,7 @@ public final class Kernel: Sendable {
     public let events: Events
     public let settings: Settings
     public let audit: Audit
+    public let outbox: Outbox
     public let identity: IdentityService
     public let security: Security
     public let clients: Clients
@@ -53,7 +54,7 @@ public final class Kernel: Sendable {
         let store = try Store.open(
             directory: options.directory,
             migrations: Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations
-                + Templates.migrations,
+                + Templates.migrations + Outbox.migrations,
             options: options.store, safe: safe)
         do throws(Problem) {
             return try await Kernel(options, store, safe, log: log, metrics: metrics)
@@ -84,6 +85,11 @@ public final class Kernel: Sendable {
             events.publish(Event(kind: event.kind, client: event.client, data: event.data))
             departures.note(event)
         }
+        outbox = try await Outbox.load(
+            store: store, events: events, audit: audit, safe: safe, sender: try HTTPWebhookSender()
+        ) { [clients] selector, client in
+            (try? clients.matches(Selector(parsing: selector), client)) ?? false
+        }
         enrollment = try await Enrollment.load(clients: clients, fingerprint: { identity.fingerprint }) { link in
             await link.challenge(timeoutMilliseconds: 2_000)
         }
@@ -112,6 +118,9 @@ public final class Kernel: Sendable {
         clients.start(on: loop)
         enrollment.start(on: loop)
         commands.start(on: loop)
+        outbox.start(on: loop) { [log] problem in
+            log.error("outbox.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+        }
         audit.start(on: loop) { [log] problem in
             log.error("audit.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -134,6 +143,7 @@ public final class Kernel: Sendable {
             log.error("registry.flush-failed", ["code": .string(error.code), "detail": .string(error.detail)])
         }
         outputs.stop()
+        outbox.stop()
         await audit.stop()
         // Closing joins the store's threads, which a loop must not wait for; the pool's thread may.
         let pool = BlockingPool(name: "closing", threads: 1, queue: 1)

@@ -9,6 +9,8 @@ enum CoreCommandLine {
           client-manager serve --data-dir DIR [--config FILE] [--listen ADDRESS:PORT] [--tls auto|off|files]
           client-manager config check|show [--config FILE]
           client-manager audit verify --data-dir DIR | --file FILE
+          client-manager backup --data-dir DIR --to DIR
+          client-manager restore --from DIR --data-dir DIR
           client-manager version
         """
 
@@ -19,6 +21,9 @@ enum CoreCommandLine {
         case ("serve", _): return serve(Array(arguments.dropFirst()))
         case ("config", "check"): return configuration(Array(arguments.dropFirst(2)), show: false)
         case ("config", "show"): return configuration(Array(arguments.dropFirst(2)), show: true)
+        case ("audit", "verify"): return CoreMaintenance.auditVerify(Array(arguments.dropFirst(2)))
+        case ("backup", _): return CoreMaintenance.backup(Array(arguments.dropFirst()))
+        case ("restore", _): return CoreMaintenance.restore(Array(arguments.dropFirst()))
         case ("version", _), ("--version", _):
             print("client-manager \(BuildID.description)")
             return 0

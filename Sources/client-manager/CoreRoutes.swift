@@ -32,6 +32,13 @@ enum CoreRoutes {
         routes += groupRoutes(kernel.clients, scope: scope)
         routes += enrollmentRoutes(kernel.enrollment)
         routes += enrollmentTokenRoutes(kernel.enrollment)
+        routes += settingRoutes(kernel.settings) + webhookRoutes(kernel.outbox)
+        let clients = kernel.clients
+        routes += auditRoutes(kernel.audit) { security.isLive($0) }
+        routes += eventRoutes(kernel.events) { security.isLive($0) } mayRead: { principal, client in
+            let scope = scope(principal, .readClients)
+            return (try? clients.permits(client, allowed: scope.allowed, denied: scope.denied)) ?? false
+        }
         if docs { routes += documentRoutes(for: routes, version: BuildID.version) }
         return routes
     }
