@@ -10,13 +10,16 @@ final class TemporaryDirectory: Sendable {
         path = mkdtemp(&template).map { String(cString: $0) } ?? "/tmp"
     }
 
-    deinit {
-        guard let directory = opendir(path) else { return }
+    deinit { remove(path, depth: 0) }
+
+    private func remove(_ path: String, depth: Int) {
+        guard depth < 8, let directory = opendir(path) else { return }
         while let entry = readdir(directory) {
             let name = withUnsafePointer(to: &entry.pointee.d_name) {
                 $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            if name != "." && name != ".." { unlink(path + "/" + name) }
+            guard name != "." && name != ".." else { continue }
+            if unlink(path + "/" + name) != 0 { remove(path + "/" + name, depth: depth + 1) }
         }
         closedir(directory)
         rmdir(path)
