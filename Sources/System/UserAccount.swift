@@ -10,6 +10,15 @@ public struct UserAccount: Sendable, Equatable {
     public var home: String
     public var shell: String
 
+    public init(name: String, user: uid_t, group: gid_t, groups: [gid_t], home: String, shell: String) {
+        self.name = name
+        self.user = user
+        self.group = group
+        self.groups = groups
+        self.home = home
+        self.shell = shell
+    }
+
     /// By name, or by number if the text is one. `nil`: no such user. Blocks while the databases are asked.
     public static func find(_ text: String) throws(SystemError) -> UserAccount? {
         if let number = uid_t(text) { return try look(text) { getpwuid_r(number, $0, $1, $2, $3) } }

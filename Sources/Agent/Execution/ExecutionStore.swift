@@ -14,6 +14,8 @@ struct ExecutionStore: Sendable {
     let holderProgram: String
     let holderArguments: [String]
     let controlGroups: ControlGroupParent?
+    /// The agent's own user, for the environment of programs that run as it.
+    let account: UserAccount
 
     /// New orders are refused below this, so that exit records and running output have room.
     static let freeSpaceBytes: UInt64 = 32 << 20
@@ -197,7 +199,9 @@ struct ExecutionStore: Sendable {
         var spawn = Spawn(program: holderProgram, arguments: holderArguments + [directory] + controlGroupArguments)
         spawn.group = .session
         spawn.descriptors = [-1, -1, -1, journal.number, listener.number]
-        spawn.environment = ["PATH": spawn.searchPath]
+        spawn.environment = [
+            "PATH": spawn.searchPath, "USER": account.name, "HOME": account.home, "SHELL": account.shell,
+        ]
         for name in ["CM_KILL_AT", "CM_KILL_POINTS"] {
             if let value = getenv(name) { spawn.environment[name] = String(cString: value) }
         }

@@ -62,7 +62,8 @@ public final class HolderExecutor: Executor {
         store = ExecutionStore(
             root: root, policyPath: directory + "/policy.json", bootID: Machine.bootID(),
             holderProgram: options.holderProgram, holderArguments: options.holderArguments,
-            controlGroups: options.usesControlGroups ? ControlGroupParent.find(name: "client-manager") : nil)
+            controlGroups: options.usesControlGroups ? ControlGroupParent.find(name: "client-manager") : nil,
+            account: try UserAccount.current())
         let policy = LocalPolicy.load(store.policyPath)
         runningLimit = min(options.running, policy.maximumRunning ?? options.running)
 

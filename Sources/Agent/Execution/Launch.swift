@@ -52,15 +52,25 @@ struct Launch: ~Copyable {
         self.input = input
     }
 
+    /// Who the program runs as. Asking the user database costs a holder more memory than all else, so that the
+    /// agent's own user comes with the environment that the agent gave to the holder.
     private static func account(_ user: String?) throws(LaunchFailure) -> UserAccount {
-        let found: UserAccount?
-        do throws(SystemError) {
-            if let user { found = try UserAccount.find(user) } else { found = try UserAccount.current() }
-        } catch { throw LaunchFailure(code: "user-unknown", message: "the user database failed: \(error)") }
-        guard let found else {
-            throw LaunchFailure(code: "user-unknown", message: "there is no user \(user ?? "") on this client")
+        guard let user else {
+            func variable(_ name: String, or value: String) -> String {
+                getenv(name).map { String(cString: $0) } ?? value
+            }
+            return UserAccount(
+                name: variable("USER", or: "\(geteuid())"), user: geteuid(), group: getegid(), groups: [],
+                home: variable("HOME", or: "/"), shell: variable("SHELL", or: "/bin/sh"))
         }
-        guard user == nil || geteuid() == 0 || found.user == geteuid() else {
+        let found: UserAccount?
+        do throws(SystemError) { found = try UserAccount.find(user) } catch {
+            throw LaunchFailure(code: "user-unknown", message: "the user database failed: \(error)")
+        }
+        guard let found else {
+            throw LaunchFailure(code: "user-unknown", message: "there is no user \(user) on this client")
+        }
+        guard geteuid() == 0 || found.user == geteuid() else {
             throw LaunchFailure(
                 code: "user-not-permitted",
                 message: "the agent runs as user \(geteuid()) and cannot run a command as \(found.name)")

@@ -19,6 +19,7 @@ enum RunCommand {
         .option("fact", "K=V", "reported beside the agent's own facts", repeated: true),
         .option("facts-dir", "DIR", "files of further facts, one `key=value` a line"),
         .option("release-key", "FILE", "PEM of the key that signs agent releases"),
+        .option("proxy", "URL", "http:// or socks5:// to go through; CM_PROXY keeps a password off the command line"),
         .option("max-running", "N", "commands at the same time, 64 by default"),
         .option("max-queued", "N", "commands that wait for a place, 1024 by default"),
         .option("log-level", "LEVEL", "debug, info (default), warning or error"),
@@ -71,6 +72,11 @@ enum RunCommand {
                 // The handshake inside proves the core and is bound to the TLS connection: who ends TLS is no matter.
                 session.connection.tls = try TLSContext.client(.handshakeInside)
             } catch { throw FlagError("TLS: \(error)") }
+            if let text = flags.value("proxy") ?? getenv("CM_PROXY").map({ String(cString: $0) }) {
+                do throws(TransportError) { session.connection.proxy = try ClientProxy(text) } catch {
+                    throw FlagError("--proxy: \(error)")
+                }
+            }
             do throws(IdentityError) {
                 facts = try FactsCollector(
                     extra: flags.values("fact"), directory: flags.value("facts-dir"), agentVersion: BuildID.version)
