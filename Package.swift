@@ -26,12 +26,13 @@ let sharedOpenSSL: [LinkerSetting] = [.linkedLibrary("ssl"), .linkedLibrary("cry
 /// A shipped tree finds the Swift runtime beside itself (`make stage`).
 let relocatable: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-rpath=$ORIGIN/../lib"])] + sharedOpenSSL
 
-/// The agent is one file for any x86_64 Linux: Swift's runtime and OpenSSL inside, only glibc, libgcc_s and libstdc++
-/// from outside.
+/// The agent is one file for any x86_64 Linux: Swift's runtime, OpenSSL and the C++ runtime inside, only glibc from
+/// outside. `Support/link` shadows libstdc++ for the linker; lld, because gold does not follow it.
 let selfContained: [LinkerSetting] = [
     .unsafeFlags([
-        "-static-stdlib", "-Xlinker", "-l:libssl.a", "-Xlinker", "-l:libcrypto.a", "-Xlinker", "--as-needed",
-        "-Xlinker", "--no-export-dynamic",
+        "-static-stdlib", "-use-ld=lld", "-L", "\(Context.packageDirectory)/Support/link",
+        "-Xclang-linker", "-static-libgcc", "-Xlinker", "-l:libssl.a", "-Xlinker", "-l:libcrypto.a",
+        "-Xlinker", "--as-needed", "-Xlinker", "--no-export-dynamic",
     ])
 ]
 

@@ -26,7 +26,7 @@ public final class Holder {
     private var sockets: [Int32: Bool] = [:]
     private var status = HolderStatus()
     private var spools: [Spool] = []
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 4_096)
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 16 << 10, alignment: 16)
 
     /// The whole life of a holder. Returns the exit status of the process.
     public static func run(directory: String, controlGroups: ControlGroupParent?) -> Int32 {
