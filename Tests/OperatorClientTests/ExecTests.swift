@@ -16,7 +16,7 @@ private func output(_ client: String, _ offset: Int64, _ text: String, _ stream:
 }
 
 private func target(_ client: String, _ state: String, _ code: Int64? = nil) -> String {
-    event("target", ["client": .string(client), "name": .string("name-" + client), "state": .string(state), "exit_code": code.map { .integer($0) } ?? .null])
+    event("target", ["client": .string(client), "state": .string(state), "exit_code": code.map { .integer($0) } ?? .null])
 }
 
 /// A core that runs one command whose watch gives these bodies, one per connection.
@@ -31,6 +31,9 @@ private func bench(_ watches: [String], targets: [JSONValue], cancelled: @escapi
         case ("GET", "/api/v1/commands/C1/watch"):
             guard !watches.isEmpty else { throw OperatorError(.unreachable, "nobody listens") }
             return APIResponse(status: 200, body: Array(watches.removeFirst().utf8))
+        case ("GET", "/api/v1/commands/C1"): return ScriptedCore.json(["id": "C1", "state": "finished", "selector": "all", "counts": [:]])
+        case ("GET", "/api/v1/clients"):
+            return ScriptedCore.json(["items": [["id": "a", "name": "name-a"], ["id": "b", "name": "name-b"]], "next": nil])
         case ("GET", "/api/v1/commands/C1/targets"): return ScriptedCore.json(["items": .array(targets), "next": nil])
         default: return ScriptedCore.problem(404, "not-found", request.target)
         }
@@ -62,12 +65,16 @@ private func bench(_ watches: [String], targets: [JSONValue], cancelled: @escapi
     }
 
     @Test func jsonShape() async {
-        let watch = command("finished", ["succeeded": 1]) + target("a", "succeeded", 0)
-        let target: JSONValue = ["client": "a", "state": "succeeded", "exit_code": 0, "stdout": "hi"]
+        let watch = command("running", ["unfinished": 1]) + output("a", 0, "hi\n") + target("a", "succeeded", 0)
+            + command("finished", ["succeeded": 1])
+        let target: JSONValue = ["client": "a", "state": "succeeded", "exit_code": 0]
+        var shown = target.object ?? [:]
+        shown["stdout"] = "hi\n"
+        shown["stderr"] = ""
         let bench = bench([watch], targets: [target])
         #expect(await bench.run("exec", "a", "--output", "json", "--", "true") == .success)
         #expect(
-            (try? JSONValue(parsing: bench.console.output)) == ["command": "C1", "state": "finished", "targets": [target]])
+            (try? JSONValue(parsing: bench.console.output)) == ["command": "C1", "state": "finished", "targets": [.object(shown)]])
     }
 
     /// The watch breaks off in the middle of an event and starts again from the beginning: nothing is shown twice or lost.
@@ -100,6 +107,46 @@ private func bench(_ watches: [String], targets: [JSONValue], cancelled: @escapi
         #expect(cancels == 1)
         #expect(bench.console.errors.contains("Cancelling C1"))
         #expect(!bench.interrupts.raise())
+    }
+
+    @Test func whoMayNotReadOutputStillSeesTheEnd() async {
+        let bench = Bench { request in
+            switch request.path {
+            case "/api/v1/commands": ScriptedCore.json(["id": "C1"], status: 201)
+            case "/api/v1/commands/C1/watch": ScriptedCore.problem(403, "forbidden", "no")
+            case "/api/v1/commands/C1": ScriptedCore.json(["state": "finished", "counts": ["failed": 1]])
+            default: ScriptedCore.json(["items": [["client": "a", "state": "failed"]], "next": nil])
+            }
+        }
+        #expect(await bench.run("exec", "a", "--", "x") == .remoteFailure)
+        #expect(bench.console.errors.contains("may not read output"))
+    }
+
+    @Test func templateParametersHaveTheirTypes() async {
+        let bench = Bench { request in
+            if request.path == "/api/v1/templates/disk" {
+                return ScriptedCore.json([
+                    "parameters": [
+                        ["name": "n", "type": "integer"], ["name": "all", "type": "boolean"], ["name": "paths", "type": "texts"],
+                        ["name": "t", "type": "text"],
+                    ]
+                ])
+            }
+            return ScriptedCore.json(["id": "C1"], status: 201)
+        }
+        #expect(
+            await bench.run(
+                "exec", "a", "--template", "disk", "--param", "n=5", "--param", "all=true", "--param", "paths=/a", "--param",
+                "paths=/b", "--param", "t=7", "--detach", "--cpu-limit", "0.5", "--idempotency-key", "k") == .success)
+        let request = bench.core.requests.last
+        #expect(
+            request?.body.flatMap { try? JSONValue(parsing: $0) } == [
+                "selector": "a", "template": "disk", "parameters": ["n": 5, "all": true, "paths": ["/a", "/b"], "t": "7"],
+                "cpu_limit": 500,
+            ])
+        #expect(request?.headers.first?.name == "idempotency-key")
+        #expect(bench.console.output == "C1\n")
+        #expect(await bench.run("exec", "a", "--template", "disk", "--param", "x=1") == .usage)
     }
 
     @Test(arguments: [

@@ -7,14 +7,17 @@ final class ExecRun {
     private let session: Session
     private let core: Core
     private let command: String
+    /// No output of the clients.
     private let isQuiet: Bool
     private let console: any Console
 
     private var state = ExecStateMachine()
     private var stream = EventStreamStateMachine()
     private var lines: OutputLines
-    /// The output of a single client is passed on as it is; nil until the number of targets is known.
-    private var isSingle: Bool?
+    /// For `--output json`: what the clients wrote goes into the one answer at the end.
+    private var collected = OutputCollection()
+    /// Display names by id, asked for when several clients write.
+    private var names: [String: String]?
     private var interruptions = 0
     private var progressIsShown = false
     private var nextProgress: UInt64 = 0
@@ -87,20 +90,35 @@ final class ExecRun {
             guard let events = stream.feed(piece) else {
                 throw OperatorError(.remoteFailure, "the core sent an event of more than \(EventStreamStateMachine.longestEvent) bytes")
             }
-            for event in events { try take(event) }
+            for event in events { try await take(event) }
             showProgress()
+        }
+        if response.status == 403 {
+            return try await poll()
         }
         guard (200..<300).contains(response.status) else { throw core.failure(response, of: request) }
     }
 
-    private func take(_ event: EventStreamStateMachine.Event) throws(OperatorError) {
+    /// For those who may run commands but not read their output.
+    private func poll() async throws(OperatorError) {
+        console.complain("You may not read output here; waiting for the end.")
+        while !state.isFinished, interruptions == 0 {
+            let shown = try await core.get("/api/v1/commands/\(command)")
+            _ = state.event("command", shown)
+            if !state.isFinished { await session.pause(500) }
+        }
+    }
+
+    private func take(_ event: EventStreamStateMachine.Event) async throws(OperatorError) {
         let data: JSONValue
         do throws(JSONError) {
             data = try JSONValue(parsing: event.data)
         } catch {
             throw OperatorError(.remoteFailure, "the core sent an event that is not JSON: \(error)")
         }
-        for action in state.event(event.name, data) {
+        let actions = state.event(event.name, data)
+        if names == nil, state.total > 1, !isQuiet, !session.isJSON { names = await loadNames() }
+        for action in actions {
             switch action {
             case .output(let bytes, let client, let isError): show(bytes, client, isError)
             case .ended(let client): end(client)
@@ -110,19 +128,31 @@ final class ExecRun {
 
     // MARK: Showing
 
-    private func name(_ client: String) -> String { Table.printable(state.targets[client]?.name ?? client) }
-
-    private func decideSingle() -> Bool {
-        if let isSingle { return isSingle }
-        let total = state.counts.reduce(0) { $0 + $1.count }
-        isSingle = total == 1
-        return total == 1
+    /// Names are a comfort: who may not read them sees ids.
+    private func loadNames() async -> [String: String] {
+        let request = APIRequest("GET", "/api/v1/commands/\(command)")
+        guard let shown = try? await core.call(request), let selector = shown["selector"]?.string else { return [:] }
+        var list = APIRequest("GET", "/api/v1/clients")
+        list.query = [(name: "selector", value: selector), (name: "limit", value: "1000")]
+        guard let (clients, _) = try? await core.list(list, limit: 10_000) else { return [:] }
+        var names: [String: String] = [:]
+        for client in clients {
+            guard let id = client["id"]?.string, let name = client["name"]?.string, !name.isEmpty else { continue }
+            names[id] = name
+        }
+        return names
     }
+
+    private func name(_ client: String) -> String { Table.printable(names?[client] ?? client) }
+
+    /// The output of a single client is passed on as it is.
+    private var isSingle: Bool { state.total == 1 }
 
     private func show(_ bytes: [UInt8], _ client: String, _ isError: Bool) {
         guard !isQuiet else { return }
+        if session.isJSON { return collected.add(bytes, client, isError) }
         clearProgress()
-        if decideSingle() {
+        if isSingle {
             console.write(bytes, toError: isError)
         } else {
             let whole = lines.add(bytes, of: OutputLines.Stream(client: client, isError: isError), name: name(client))
@@ -144,7 +174,7 @@ final class ExecRun {
     }
 
     private func showProgress() {
-        guard console.errorIsTerminal, !decideSingle(), !state.counts.isEmpty else { return }
+        guard console.errorIsTerminal, !isSingle, !state.counts.isEmpty else { return }
         let now = monotonicNanoseconds()
         guard now >= nextProgress else { return }
         nextProgress = now + 100_000_000
@@ -161,11 +191,15 @@ final class ExecRun {
     // MARK: The end
 
     private func conclude() async throws(OperatorError) -> Outcome {
-        let request = APIRequest("GET", "/api/v1/commands/\(command)/targets")
+        var request = APIRequest("GET", "/api/v1/commands/\(command)/targets")
+        request.query = [(name: "limit", value: "1000")]
         let (targets, _) = try await core.list(request, limit: 1_000_000)
         let states = targets.compactMap { $0["state"]?.string }
         if session.isJSON {
-            session.showRecord(["command": .string(command), "state": .string(state.commandState), "targets": .array(targets)])
+            session.showRecord([
+                "command": .string(command), "state": .string(state.commandState),
+                "targets": .array(isQuiet ? targets : targets.map { collected.joined(to: $0) }),
+            ])
         } else if states.count != 1 {
             let counts = Dictionary(grouping: states) { $0 }.map { "\($0.value.count) \($0.key)" }.sorted()
             console.complain("\(states.count) targets: " + counts.joined(separator: ", "))

@@ -12,7 +12,6 @@ struct ExecStateMachine {
 
     struct Target: Equatable {
         var state = "waiting"
-        var name: String?
         var exitCode: Int64?
         var detail: String?
         var readOutput: UInt64 = 0
@@ -32,6 +31,8 @@ struct ExecStateMachine {
     private(set) var counts: [(state: String, count: Int64)] = []
 
     var isFinished: Bool { commandState == "finished" }
+    /// Targets of the command; 0 until the core has said.
+    var total: Int64 { counts.reduce(0) { $0 + $1.count } }
 
     mutating func event(_ name: String, _ data: JSONValue) -> [Action] {
         switch name {
@@ -73,16 +74,14 @@ struct ExecStateMachine {
         var target = targets[client] ?? Target()
         let wasFinal = target.isFinal
         target.state = state
-        target.name = data["name"]?.string ?? target.name
         target.exitCode = data["exit_code"]?.integer ?? target.exitCode
-        target.detail = data["detail"]?.string ?? data["reason"]?.string ?? target.detail
+        target.detail = data["message"]?.string ?? target.detail
         targets[client] = target
         return target.isFinal && !wasFinal ? [.ended(client: client)] : []
     }
 
     /// One line that says how far it is.
     var progress: String {
-        let total = counts.reduce(0) { $0 + $1.count }
         let done = counts.reduce(0) { $0 + (Self.finalStates.contains($1.state) ? $1.count : 0) }
         let shown = counts.filter { $0.count > 0 && $0.state != "succeeded" }.map { "\($0.count) \($0.state)" }
         return "\(done)/\(total) done" + (shown.isEmpty ? "" : ": " + shown.joined(separator: ", "))

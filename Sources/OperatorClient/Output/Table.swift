@@ -9,7 +9,7 @@ struct Column: Sendable, Equatable, ExpressibleByStringLiteral {
     init(stringLiteral text: String) {
         let parts = text.split(separator: ":", maxSplits: 1).map(String.init)
         path = parts[0].split(separator: ".").map(String.init)
-        let words = (path.last ?? "").uppercased().split(separator: "_").filter { $0 != "MS" }
+        let words = (path.last ?? "").uppercased().split(separator: "_").filter { $0 != "MS" && $0 != "AT" }
         heading = parts.count > 1 ? parts[1] : words.joined(separator: " ")
     }
 
@@ -40,21 +40,32 @@ enum Table {
     static func record(_ value: JSONValue) -> [String] {
         let fields = flattened(value, "")
         let width = fields.map(\.0.count).max() ?? 0
-        return fields.map { name, text in name + String(repeating: " ", count: width - name.count + 2) + text }
+        return fields.flatMap { name, text in
+            let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+            let indentation = String(repeating: " ", count: width + 2)
+            return lines.enumerated().map { index, line in
+                index == 0 ? name + String(repeating: " ", count: width - name.count + 2) + line : indentation + line
+            }
+        }
     }
 
     private static func flattened(_ value: JSONValue, _ path: String) -> [(String, String)] {
-        guard let object = value.object, !object.isEmpty else { return [(printable(path), cell(value, member: path))] }
+        guard let object = value.object, !object.isEmpty else { 
+            // A text of several lines (a certificate) keeps them here.
+            let lines = value.string?.split(whereSeparator: \.isNewline).map { printable(String($0)) } ?? []
+            return [(printable(path), lines.count > 1 ? lines.joined(separator: "\n") : cell(value, member: path))]
+        }
         return object.flatMap { member in
             flattened(member.value, path.isEmpty ? member.key : path + "." + member.key)
         }
     }
 
-    /// - Parameter member: its name; `…_ms` holds a time of day where the number is large enough, else a duration.
+    /// - Parameter member: its name; `…_ms` and `…_at` hold a time of day in milliseconds where the number is large
+    ///   enough, else a duration.
     static func cell(_ value: JSONValue, member: String = "") -> String {
         switch value {
         case .null: "-"
-        case .integer(let value) where member.hasSuffix("_ms"):
+        case .integer(let value) where member.hasSuffix("_ms") || member.hasSuffix("_at"):
             // 1e11 ms is 1973 as a time of day and three years as a duration.
             value >= 100_000_000_000
                 ? String(Timestamp(milliseconds: value).description.prefix(19)) + "Z" : "\(value) ms"
