@@ -169,6 +169,7 @@ public final class HolderExecutor: Executor {
             cancel(command)
             return
         }
+        killPoint("agent.exit.acknowledged")
         closeFiles(execution)
         executions[command] = nil
         guard execution.durable else { return }

@@ -1,5 +1,6 @@
 import AgentProtocol
 import Reactor
+import System
 import Transport
 
 /// What goes to the core.
@@ -97,6 +98,8 @@ extension AgentSession: ExecutorObserver {
         if seal != nil {
             do throws(WireError) { try seal?.seal(&writer) } catch { return socket.abort() }
         }
+        killPoint("agent.send.before")
         socket.send(writer.bytes)
+        killPoint("agent.send.after")
     }
 }
