@@ -50,7 +50,8 @@ func outputRoutes(_ access: CommandAccess) -> [Route] {
             let (id, client) = try await access.target(request, .readOutput)
             let stream = outputStream(request)
             let start = UInt64(clamping: request.query.integer("offset") ?? 0)
-            let first = try await commands.readOutput(id, of: client, stream, at: start, count: OutputStore.readBytes)
+            let handle = try await commands.openOutput(id, of: client)
+            let first = try await commands.readOutput(handle, stream, at: start, count: OutputStore.readBytes)
             let end = max(start, first.length)
             return .stream(contentType: "application/octet-stream", length: end - start) {
                 (writer) async throws(StreamClosed) in
@@ -62,7 +63,7 @@ func outputRoutes(_ access: CommandAccess) -> [Route] {
                     guard offset < end else { return }
                     // A read that fails now can only be told by ending the body early.
                     let count = Int(min(UInt64(OutputStore.readBytes), end - offset))
-                    let next = try? await commands.readOutput(id, of: client, stream, at: offset, count: count)
+                    let next = try? await commands.readOutput(handle, stream, at: offset, count: count)
                     guard let next, !next.bytes.isEmpty else { throw StreamClosed() }
                     piece = next.bytes
                 }
@@ -111,13 +112,19 @@ func watchRoute(_ access: CommandAccess) -> Route {
         return .events { (stream) async throws(StreamClosed) in
             var watch = started
             var items = first
+            var idleRounds = 0
             while true {
                 for item in items { try await send(item, permitted, watch, stream) }
                 if watch.isEnded { return }
-                do throws(Problem) { items = try await watch.next(waitMilliseconds: 15_000) } catch {
+                do throws(Problem) { items = try await watch.next(waitMilliseconds: 2_000) } catch {
                     throw StreamClosed()
                 }
-                if items.isEmpty, !watch.isEnded { try await stream.keepAlive() }
+                guard access.isLive(request.principal) else { throw StreamClosed() }
+                idleRounds = items.isEmpty ? idleRounds + 1 : 0
+                if idleRounds == 8, !watch.isEnded {
+                    idleRounds = 0
+                    try await stream.keepAlive()
+                }
             }
         }
     }
@@ -144,11 +151,12 @@ private func send(
         var none = 0
         CommandWriting.target(view, showsOutput: false, &none, &writer)
         try await stream.send(event: "target", data: writer.finish())
-    case .command(let id, let isFinished, let counts):
+    case .command(let id, let isFinished, let counts, let targetCount):
         writer.object { writer in
             writer.field("id", id.description)
             writer.field("state", isFinished ? "finished" : "running")
-            CommandWriting.counts(counts, of: counts.total, &writer)
+            writer.field("target_count", targetCount)
+            CommandWriting.counts(counts, of: targetCount, &writer)
         }
         try await stream.send(event: "command", data: writer.finish())
     }

@@ -12,9 +12,14 @@ struct CommandAdmission: CommandAuthority {
         let admitted: [ClientID]
         switch proposal.selection {
         case .selector(let text):
+            // Clients out of service are not meant by a selector; named by id they are refused by name.
             admitted = try clients.select(Selector(parsing: text), allowed: scope.allowed, denied: scope.denied)
+                .filter { outOfService($0) == nil }
         case .clients(let named):
-            for id in named { try require(id, within: scope, principal) }
+            for id in named {
+                try require(id, within: scope, principal)
+                if let code = outOfService(id) { throw .conflict(code, "client \(id) is out of service") }
+            }
             admitted = named
         }
         for id in admitted { try security.spend(client: id.description) }

@@ -7,7 +7,7 @@ public struct CommandWatch: Sendable {
         case output(ClientID, OutputStream, offset: UInt64, bytes: [UInt8])
         /// A new state; the output is not in it.
         case target(TargetView)
-        case command(CommandID, isFinished: Bool, counts: OutcomeCounts)
+        case command(CommandID, isFinished: Bool, counts: OutcomeCounts, targetCount: Int)
     }
 
     private struct Cursor: Sendable {
@@ -70,7 +70,7 @@ public struct CommandWatch: Sendable {
                 if !isFirstLook { dirty += news.targets.filter { !cursors[$0].isDone && !dirty.contains($0) } }
                 if shownCounts != news.counts {
                     shownCounts = news.counts
-                    items.append(.command(id, isFinished: false, counts: news.counts))
+                    items.append(.command(id, isFinished: false, counts: news.counts, targetCount: clients.count))
                 }
             } else if dirty.isEmpty {
                 dirty = cursors.indices.filter { !cursors[$0].isDone }
@@ -79,7 +79,8 @@ public struct CommandWatch: Sendable {
             try await collect(isOver: news == nil, &items)
             if news == nil, dirty.isEmpty, cursors.allSatisfy(\.isDone) {
                 isEnded = true
-                items.append(.command(id, isFinished: true, counts: try await commands.get(id).summary.counts))
+                let counts = try await commands.get(id).summary.counts
+                items.append(.command(id, isFinished: true, counts: counts, targetCount: clients.count))
             }
             if !items.isEmpty { return items }
             if dirty.isEmpty, news != nil {

@@ -184,7 +184,7 @@ public final class Commands: Sendable {
                 CommandJournal.Key(
                     principal: principal.kind.rawValue + ":" + principal.id, key: $0.key, digest: $0.requestDigest)
             },
-            audit: audit(specification, clients, principal))
+            audit: audit(specification, clients, principal, waits: request.waitMilliseconds > 0))
         let accepted: CommandJournal.Accepted
         do throws(Problem) {
             killPoint("command.accept.before")
@@ -219,12 +219,15 @@ public final class Commands: Sendable {
     }
 
     private func audit(
-        _ specification: CommandSpecification, _ clients: [ClientID], _ principal: Principal
+        _ specification: CommandSpecification, _ clients: [ClientID], _ principal: Principal, waits: Bool
     ) -> AuditRecord {
         var detail: JSONObject = ["title": .string(specification.title)]
         if let selector = specification.selector { detail["selector"] = .string(selector) }
         if let user = specification.user { detail["user"] = .string(user) }
         if case .shell = specification.invocation { detail["shell"] = .bool(true) }
+        if let old = specification.rerunOf { detail["rerun_of"] = .string(old.description) }
+        // The answer then shows the output: no audit record of its own tells of that read.
+        if waits { detail["answered_with_output"] = .bool(true) }
         return AuditRecord(
             principal: principal, action: "command.submit", clients: clients, target: specification.id.description,
             detail: .object(detail))

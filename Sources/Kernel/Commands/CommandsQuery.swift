@@ -115,31 +115,42 @@ extension Commands {
         views = changed
     }
 
-    /// Bytes of one target's output from `offset` on, at most `count`, while it runs and afterwards.
-    /// - Returns: the bytes, the present length of the stream, and whether more can come.
-    /// - Throws: 404; 410 `output-expired`.
+    /// Where the output of a target is read.
+    /// - Throws: 404.
+    public func openOutput(_ id: CommandID, of client: ClientID) async throws(Problem) -> OutputHandle {
+        let live = state.withLock { state -> OutputHandle? in
+            guard let command = state.book.commands[id],
+                let target = command.targets.first(where: { $0.client == client }), target.machine.isOpen
+            else { return nil }
+            return OutputHandle(source: target.output.map { .live($0) }, isComplete: false)
+        }
+        if let live { return live }
+        let view = try await target(id, of: client)
+        return OutputHandle(source: view.output.map { .kept($0) }, isComplete: view.end != nil)
+    }
+
+    /// Bytes of an output stream from `offset` on, at most `count`.
+    /// - Throws: 410 `output-expired`, 503 `output-busy`.
+    public func readOutput(
+        _ handle: OutputHandle, _ stream: OutputStream, at offset: UInt64, count: Int
+    ) async throws(Problem) -> OutputPiece {
+        guard let source = handle.source else { return OutputPiece(bytes: [], length: 0, isComplete: handle.isComplete) }
+        let bytes = try await outputs.read(source, stream, at: offset, count: count)
+        return OutputPiece(bytes: bytes, length: source.length(stream), isComplete: handle.isComplete)
+    }
+
+    /// The same for one look.
     public func readOutput(
         _ id: CommandID, of client: ClientID, _ stream: OutputStream, at offset: UInt64, count: Int
     ) async throws(Problem) -> OutputPiece {
-        let live = state.withLock { state -> LiveOutput?? in
-            guard let command = state.book.commands[id],
-                let target = command.targets.first(where: { $0.client == client }), target.machine.isOpen
-            else { return .none }
-            return .some(target.output)
-        }
-        if let live {
-            guard let output = live else { return OutputPiece(bytes: [], length: 0, isComplete: false) }
-            let bytes = try await outputs.read(.live(output), stream, at: offset, count: count)
-            return OutputPiece(bytes: bytes, length: output.readable(stream), isComplete: false)
-        }
-        let view = try await target(id, of: client)
-        guard view.end != nil, let summary = view.output else {
-            return OutputPiece(bytes: [], length: 0, isComplete: view.end != nil)
-        }
-        let bytes = try await outputs.read(.kept(summary), stream, at: offset, count: count)
-        return OutputPiece(
-            bytes: bytes, length: stream == .standardOutput ? summary.output : summary.errors, isComplete: true)
+        try await readOutput(try await openOutput(id, of: client), stream, at: offset, count: count)
     }
+}
+
+/// The output of one target as it was found: running (then it may grow) or ended.
+public struct OutputHandle: Sendable {
+    let source: OutputSource?
+    public let isComplete: Bool
 }
 
 extension Commands {
@@ -153,6 +164,10 @@ extension Commands {
             let parser = try await templates.get(reference.name, version: reference.version).result
         else {
             throw Problem(404, "no-typed-result", "command \(id) was not made from a template with a typed result")
+        }
+        let state = try await target(id, of: client).end?.state
+        guard state == nil || state == .succeeded else {
+            throw Problem(404, "no-typed-result", "the target did not succeed: read its output as text")
         }
         var bytes: [UInt8] = []
         while bytes.count <= ResultParser.limit {

@@ -6,6 +6,14 @@ import System
 enum OutputSource: Sendable {
     case live(LiveOutput)
     case kept(OutputSummary)
+
+    /// Bytes that can be read now.
+    func length(_ stream: OutputStream) -> UInt64 {
+        switch self {
+        case .live(let output): output.readable(stream)
+        case .kept(let summary): stream == .standardOutput ? summary.output : summary.errors
+        }
+    }
 }
 
 extension OutputStore {

@@ -307,7 +307,7 @@ import Testing
                     #expect(offset == UInt64(text[client]?.count ?? 0))
                     text[client, default: []] += bytes
                 case .target(let view): if view.end != nil { ended.append(view.state) }
-                case .command(_, let finished, _): isFinished = finished
+                case .command(_, let finished, _, _): isFinished = finished
                 }
             }
         }
