@@ -26,7 +26,8 @@ enum CoreRoutes {
                 }
             ], metrics: kernel.metrics)
         routes += securityRoutes(kernel.security, identity: kernel.identity)
-        routes += commandRoutes(kernel.commands, kernel.clients, scope: scope)
+        routes += commandRoutes(
+            kernel.commands, kernel.clients, scope: scope, isLive: { security.isLive($0) })
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)
         routes += groupRoutes(kernel.clients, scope: scope)
