@@ -15,6 +15,7 @@ public final class Kernel: Sendable {
         /// The data directory; made if it is missing.
         public var directory: String
         public var store = StoreOptions()
+        public var auditSinks: [AuditSinkTarget] = []
         public var clients = Clients.Options()
         public var security = Security.Options()
         public var commands = CommandLimits()
@@ -39,6 +40,7 @@ public final class Kernel: Sendable {
     public let settings: Settings
     public let audit: Audit
     public let outbox: Outbox
+    private let auditSinks: AuditSinks
     public let identity: IdentityService
     public let security: Security
     public let clients: Clients
@@ -85,6 +87,7 @@ public final class Kernel: Sendable {
             events.publish(Event(kind: event.kind, client: event.client, data: event.data))
             departures.note(event)
         }
+        auditSinks = AuditSinks(store: store, audit: audit, targets: options.auditSinks)
         outbox = try await Outbox.load(
             store: store, events: events, audit: audit, safe: safe, sender: try HTTPWebhookSender()
         ) { [clients] selector, client in
@@ -121,6 +124,9 @@ public final class Kernel: Sendable {
         outbox.start(on: loop) { [log] problem in
             log.error("outbox.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
+        auditSinks.start(on: loop) { [log] problem in
+            log.error("audit.sink-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+        }
         audit.start(on: loop) { [log] problem in
             log.error("audit.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -144,6 +150,7 @@ public final class Kernel: Sendable {
         }
         outputs.stop()
         outbox.stop()
+        auditSinks.stop()
         await audit.stop()
         // Closing joins the store's threads, which a loop must not wait for; the pool's thread may.
         let pool = BlockingPool(name: "closing", threads: 1, queue: 1)

@@ -88,12 +88,20 @@ enum CoreConfiguration {
     static let drainSeconds = ConfigurationKey.integer(
         "drain_s", default: 5, in: 0...300, "Longest wait for open requests at a stop.")
 
+    static let auditFile = ConfigurationKey.text(
+        "audit.file", default: "", "A file to which every audit record is appended as a JSON line; empty: none.",
+        allowed: "a path")
+    static let auditSyslog = ConfigurationKey.text(
+        "audit.syslog", default: "", "A syslog socket that gets every audit record; empty: none.",
+        allowed: "a path, usually /dev/log")
+
     static let declarations: [ConfigurationDeclaration] = [
         listen.declaration, loops.declaration, tlsMode.declaration, tlsCertificate.declaration, tlsKey.declaration,
         tlsNames.declaration, hosts.declaration, origins.declaration, docs.declaration, trustedProxies.declaration,
         strangerRate.declaration, userRate.declaration, clientRate.declaration, tokenRate.declaration,
         firstTokenRate.declaration, issuers.declaration, masterKeyFile.declaration, masterKey.declaration,
         previousMasterKeyFile.declaration, strangersPerAddress.declaration, connections.declaration, logLevel.declaration, synchronous.declaration,
+        auditFile.declaration, auditSyslog.declaration,
         drainSeconds.declaration,
     ]
 }

@@ -77,6 +77,8 @@ final class CoreProcess: Sendable {
             .compactMap { CertificateName($0) }
         var options = Kernel.Options(directory: directory, certificateNames: names)
         options.store.synchronous = configuration[CoreConfiguration.synchronous]
+        let (file, syslog) = (configuration[CoreConfiguration.auditFile], configuration[CoreConfiguration.auditSyslog])
+        options.auditSinks = (file.isEmpty ? [] : [.file(file)]) + (syslog.isEmpty ? [] : [.syslog(syslog)])
         options.security = try CoreSecrets.options(configuration)
         options.safe = try CoreSecrets.safe(configuration)
         options.links.coreVersion = BuildID.version
