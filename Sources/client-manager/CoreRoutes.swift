@@ -32,7 +32,7 @@ enum CoreRoutes {
         routes += clientRoutes(kernel.enrollment, scope: scope)
         routes += groupRoutes(kernel.clients, scope: scope)
         routes += enrollmentRoutes(kernel.enrollment)
-        routes += enrollmentTokenRoutes(kernel.enrollment)
+        routes += enrollmentTokenRoutes(kernel.enrollment, scope: scope)
         routes += settingRoutes(kernel.settings) + webhookRoutes(kernel.outbox)
         let clients = kernel.clients
         routes += auditRoutes(kernel.audit) { security.isLive($0) }

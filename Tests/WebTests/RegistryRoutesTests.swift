@@ -48,7 +48,7 @@ private final class RegistryAPI: Sendable {
         }
         var router = Router()
         for route in clientRoutes(enrollment, scope: scope) + groupRoutes(clients, scope: scope)
-            + enrollmentRoutes(enrollment) + enrollmentTokenRoutes(enrollment)
+            + enrollmentRoutes(enrollment) + enrollmentTokenRoutes(enrollment, scope: scope)
         { try router.add(route) }
         pipeline = Pipeline(
             router: router, gate: NamesGate(), origins: OriginPolicy(hosts: [], origins: []), observe: { _, _, _ in })
@@ -161,6 +161,18 @@ private final class RegistryAPI: Sendable {
         #expect(try await api.call(.post, "/clients/labels", named, as: "limited").status == 403)
         #expect(try await api.call(.get, "/clients/\(prod)").json["labels"] == ["env": "prod"])
         #expect(try await api.call(.get, "/clients/\(test)").json["labels"] == ["env": "test", "seen": "yes"])
+    }
+
+    @Test func aTokenForAClientNeedsTheRightOnThatClient() async throws {
+        let api = try await RegistryAPI()
+        let test = try await api.add(["env": "test"], key: 1)
+        let prod = try await api.add(["env": "prod"], key: 2)
+        let body: (String) -> JSONValue = { ["client": .string($0)] }
+        #expect(try await api.call(.post, "/enrollment-tokens", body(prod), as: "limited").status == 403)
+        #expect(try await api.call(.post, "/enrollment-tokens", body(prod), as: "blind").status == 404)
+        #expect(try await api.call(.post, "/enrollment-tokens", body(test), as: "limited").status == 201)
+        let labelled: JSONValue = ["client": .string(test), "labels": ["env": "prod"]]
+        #expect(try await api.call(.post, "/enrollment-tokens", labelled).status == 400)
     }
 
     @Test func revokeReinstateForget() async throws {

@@ -9,7 +9,8 @@ extension Right {
 }
 
 /// `/api/v1/enrollment-tokens`: what lets machines in without waiting.
-public func enrollmentTokenRoutes(_ enrollment: Enrollment) -> [Route] {
+public func enrollmentTokenRoutes(_ enrollment: Enrollment, scope: @escaping ClientScope) -> [Route] {
+    let scoped = ScopedClients(clients: enrollment.clients, scope: scope)
     let tokens = enrollment.tokens
     let lifetimes = Int64(EnrollmentTokens.lifetimes.lowerBound)...Int64(EnrollmentTokens.lifetimes.upperBound)
     let creation = Schema.object([
@@ -39,6 +40,8 @@ public func enrollmentTokenRoutes(_ enrollment: Enrollment) -> [Route] {
             var client: ClientID?
             if let text = request.json["client"]?.string {
                 guard let id = ClientID(text) else { throw .invalid("this is no client id", pointer: "/client") }
+                // Whoever uses the token becomes this client: that takes the right to decide about its identity, too.
+                try await scoped.require(.resolveClients, on: id, request)
                 client = id
             }
             let (record, text) = try await tokens.create(

@@ -12,7 +12,9 @@ extension Clients {
     /// Starts the sweeps on the loop; they end with it.
     public func start(on loop: EventLoop) {
         loop.spawn { [self] in
-            var sweeps = 0
+            // The first cleaning comes an hour after the start, when whoever could come back has: a client must not be
+            // forgotten because the core was away.
+            var sweeps = 1
             while true {
                 await loop.sleep(milliseconds: Self.interval)
                 markStale()

@@ -1,5 +1,6 @@
 import AgentProtocol
 import Crypto
+import JSON
 
 /// Tables of the registry. What changes with each connect stands apart from what operators change and from the facts,
 /// so that a storm of connects rewrites small rows only.
@@ -80,8 +81,15 @@ enum ClientsSchema {
         return table
     }
 
-    /// Machines as they stand in `excluded_boots`, one per line.
-    static func boots(_ text: String) -> [String] { text.split(separator: "\n").map(String.init) }
+    /// Machines as they stand in `excluded_boots`: a JSON list, since what agents report may hold any character.
+    static func boots(_ text: String) -> [String] {
+        guard !text.isEmpty, let list = (try? JSONValue(parsing: text))?.array else { return [] }
+        return list.compactMap(\.string)
+    }
+
+    static func text(ofBoots boots: [String]) -> String {
+        boots.isEmpty ? "" : String(decoding: JSONValue.array(boots.map { .string($0) }).serialized(), as: UTF8.self)
+    }
 
     private static func loadLabels(
         _ reader: borrowing Reader, into table: inout FleetTable

@@ -111,7 +111,7 @@ extension Enrollment {
         stored.excludedBoots = boots.subtracting([boot]).sorted()
         try transaction.run(
             "UPDATE clients SET contenders = NULL, excluded_boots = ?, revision = ? WHERE id = ?",
-            stored.excludedBoots.joined(separator: "\n"), stored.revision, client)
+            ClientsSchema.text(ofBoots: stored.excludedBoots), stored.revision, client)
         // The machine that stays may be the restored one, with the lower epoch.
         try transaction.run("UPDATE client_links SET epoch = 0 WHERE client = ?", client)
         try transaction.audit(

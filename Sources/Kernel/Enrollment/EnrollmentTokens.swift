@@ -64,6 +64,9 @@ public struct EnrollmentTokens: Sendable {
                     ? "a token has 1 to \(Self.maximumUses) uses, not \(uses)"
                     : "a token that gives one client a new key has exactly 1 use, not \(uses)", pointer: "/uses")
         }
+        guard client == nil || labels.isEmpty else {
+            throw .invalid("a token that gives one client a new key has no labels: the client keeps its own", pointer: "/labels")
+        }
         guard description.utf8.count <= 255 else {
             throw .invalid("a description has at most 255 bytes", pointer: "/description")
         }

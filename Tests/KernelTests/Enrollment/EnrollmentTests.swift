@@ -256,6 +256,21 @@ import Testing
         #expect(await reopened.admit(restored.hello()).accepted?.client == id)
     }
 
+    @Test func aCraftedBootIdRulesOutOnlyItself() async throws {
+        let enrollment = try await fixture.open()
+        var machine = try await enrolled(enrollment)
+        let id = try #require(machine.client)
+        var copy = machine
+        copy.boot = "x\n\(machine.boot)\",\"y"
+        #expect(await enrollment.admit(machine.hello()).accepted != nil)
+        #expect(await enrollment.admit(copy.hello()).refusal == "clone-suspected")
+        _ = try await enrollment.resolve(id, .replace, keeping: machine.boot, by: fixture.admin)
+        fixture.crash()
+        let reopened = try await fixture.open()
+        #expect(await reopened.admit(copy.hello()).refusal == "superseded")
+        #expect(await reopened.admit(machine.hello()).accepted?.client == id)
+    }
+
     @Test func splitGivesTheOtherMachineAClientOfItsOwn() async throws {
         let enrollment = try await fixture.open()
         var machine = try await enrolled(enrollment)
