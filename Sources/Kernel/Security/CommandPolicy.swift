@@ -130,16 +130,11 @@ final class CommandPolicy: Sendable {
 
     /// Where the principal may run this.
     func scope(_ principal: Principal, _ subject: PolicySubject) -> AccessScope {
-        var allowed: [Selector] = []
-        var denied: [Selector] = []
+        var collected = AccessScope.Collector()
         for rule in rules where rule.concerns(principal) && rule.matches(subject) {
-            if rule.effect == .allow {
-                if !allowed.contains(rule.selector) { allowed.append(rule.selector) }
-            } else {
-                denied.append(rule.selector)
-            }
+            collected.add(rule.effect, rule.selector, isAboutEverything: rule.selector == .everything)
         }
-        return AccessScope(allowed: allowed, denied: denied)
+        return collected.scope
     }
 
     static let maximumRules = 1_000

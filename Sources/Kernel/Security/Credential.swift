@@ -16,13 +16,13 @@ final class Credential: Sendable {
     /// Requests per second.
     let rate: Int
     /// Credentials of one user share one bucket.
-    let bucket: String
+    let bucket: RateBucket
     /// Unix milliseconds; 0 for never.
     let lastUsed: Atomic<UInt64>
 
     init(
         id: String, kind: Principal.Kind, principal: String, roles: [String], scopes: [Right]? = nil, expires: UInt64,
-        networks: [Network] = [], rate: Int, lastUsed: UInt64 = 0
+        networks: [Network] = [], rate: Int, bucket: RateBucket? = nil, lastUsed: UInt64 = 0
     ) {
         self.id = id
         self.kind = kind
@@ -32,7 +32,7 @@ final class Credential: Sendable {
         self.expires = expires
         self.networks = networks
         self.rate = rate
-        bucket = kind == .user ? "user:" + principal : "\(kind.rawValue):\(principal)"
+        self.bucket = bucket ?? RateBucket(key: "\(kind.rawValue):\(principal)")
         self.lastUsed = Atomic(lastUsed)
     }
 }

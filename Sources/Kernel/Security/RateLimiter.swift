@@ -9,6 +9,36 @@ public struct RateLimit: Sendable, Equatable {
     public var resetSeconds: Int
 }
 
+/// The bucket of somebody who is known, found without a look-up: one number, the monotonic nanoseconds at which it will be
+/// full again (see `RateLimiter`). Any thread, no lock.
+final class RateBucket: Sendable {
+    /// For operators: `user:ada`, `token:tok-…`.
+    let key: String
+    private let fullAt = Atomic<UInt64>(0)
+
+    init(key: String) { self.key = key }
+
+    func spend(limit: Int, now: UInt64) throws(Problem) -> RateLimit {
+        let rate = RateLimiter.Rate(limit)
+        var known = fullAt.load(ordering: .relaxed)
+        while true {
+            let ahead = max(known, now) - now
+            guard ahead + rate.interval <= rate.size else { throw rate.refusal(ahead: ahead, needed: rate.interval) }
+            let (isDone, present) = fullAt.weakCompareExchange(
+                expected: known, desired: now + ahead + rate.interval, ordering: .relaxed)
+            if isDone { return rate.describe(ahead: ahead + rate.interval) }
+            known = present
+        }
+    }
+
+    func aheadNanoseconds(now: UInt64) -> UInt64 {
+        let fullAt = fullAt.load(ordering: .relaxed)
+        return max(fullAt, now) - now
+    }
+
+    func reset() { fullAt.store(0, ordering: .relaxed) }
+}
+
 /// Token buckets by key, each one number: the time at which the bucket will be full again (the generic cell rate
 /// algorithm). A bucket that is full again is the same as none, so memory holds only what was used in the last second.
 ///
@@ -34,38 +64,29 @@ public final class RateLimiter: Sendable {
     /// - Throws: 429 `rate-limited` with the seconds to wait.
     @discardableResult
     public func spend(_ key: String, limit: Int, now: UInt64, cost: Int = 1) throws(Problem) -> RateLimit {
-        let limit = max(1, limit)
-        let interval = 1_000_000_000 / UInt64(limit)
-        let size = interval * UInt64(limit)
-        let needed = interval * UInt64(max(1, cost))
+        let rate = Rate(limit)
+        let needed = rate.interval * UInt64(max(1, cost))
         let (isAllowed, ahead): (Bool, UInt64) = state.withLock { state in
             if now >= state.nextSweep || state.fullAt.count > maximumKeys { Self.sweep(&state, now) }
             let known = state.fullAt[key]
             let key = known == nil && state.fullAt.count >= maximumKeys ? Self.shared : key
             let fullAt = max(known ?? state.fullAt[key] ?? now, now)
             let ahead = fullAt - now
-            guard ahead + needed <= size else {
+            guard ahead + needed <= rate.size else {
                 state.refused += 1
                 return (false, ahead)
             }
             state.fullAt[key] = fullAt + needed
             return (true, ahead + needed)
         }
-        guard isAllowed else {
-            let wait = (ahead + needed - size + 999_999_999) / 1_000_000_000
-            throw Problem(
-                429, "rate-limited", "more than \(limit) requests per second; wait \(max(1, wait)) s",
-                retryAfter: Int(max(1, wait)))
-        }
-        return Self.describe(limit, ahead, interval, size)
+        guard isAllowed else { throw rate.refusal(ahead: ahead, needed: needed) }
+        return rate.describe(ahead: ahead)
     }
 
     /// What is left, without taking anything.
     public func peek(_ key: String, limit: Int, now: UInt64) -> RateLimit {
-        let limit = max(1, limit)
-        let interval = 1_000_000_000 / UInt64(limit)
         let fullAt = state.withLock { $0.fullAt[key] } ?? now
-        return Self.describe(limit, max(fullAt, now) - now, interval, interval * UInt64(limit))
+        return Rate(limit).describe(ahead: max(fullAt, now) - now)
     }
 
     /// Fills the bucket again.
@@ -93,10 +114,29 @@ public final class RateLimiter: Sendable {
         state.fullAt = state.fullAt.filter { $0.value > now }
     }
 
-    private static func describe(_ limit: Int, _ ahead: UInt64, _ interval: UInt64, _ size: UInt64) -> RateLimit {
-        RateLimit(
-            limit: limit, remaining: Int((size - min(ahead, size)) / interval),
-            resetSeconds: Int((ahead + 999_999_999) / 1_000_000_000))
+    /// A number of requests per second, in nanoseconds.
+    struct Rate {
+        let limit: Int
+        let interval: UInt64
+        let size: UInt64
+
+        init(_ limit: Int) {
+            self.limit = max(1, limit)
+            interval = 1_000_000_000 / UInt64(self.limit)
+            size = interval * UInt64(self.limit)
+        }
+
+        func describe(ahead: UInt64) -> RateLimit {
+            RateLimit(
+                limit: limit, remaining: Int((size - min(ahead, size)) / interval),
+                resetSeconds: Int((ahead + 999_999_999) / 1_000_000_000))
+        }
+
+        func refusal(ahead: UInt64, needed: UInt64) -> Problem {
+            let wait = max(1, (ahead + needed - size + 999_999_999) / 1_000_000_000)
+            return Problem(
+                429, "rate-limited", "more than \(limit) requests per second; wait \(wait) s", retryAfter: Int(wait))
+        }
     }
 }
 

@@ -40,18 +40,23 @@ public struct RightPattern: Sendable, Hashable, CustomStringConvertible {
 /// One line of a role: these actions, on these clients, yes or no.
 public struct RoleRule: Sendable, Hashable {
     public enum Effect: String, Sendable { case allow, deny }
-    public var effect: Effect
-    public var actions: [RightPattern]
-    public var selector: Selector
+    public let effect: Effect
+    public let actions: [RightPattern]
+    public let selector: Selector
+    /// Known once, because it is asked for in each request.
+    let isAboutEverything: Bool
 
     public init(_ effect: Effect, _ actions: [RightPattern], on selector: Selector = .everything) {
         self.effect = effect
         self.actions = actions
         self.selector = selector
+        isAboutEverything = selector == .everything
     }
 
-    func matches(_ right: Right) -> Bool { actions.contains { $0.matches(right) } }
-    var isAboutEverything: Bool { selector == .everything }
+    func matches(_ right: Right) -> Bool {
+        for action in actions where action.matches(right) { return true }
+        return false
+    }
 }
 
 /// Actions times selectors. What no rule allows is denied; a rule that denies wins over all that allow.

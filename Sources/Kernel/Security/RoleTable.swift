@@ -17,14 +17,39 @@ public struct AccessScope: Sendable, Equatable {
 
     public var isNothing: Bool { allowed.isEmpty }
     /// No client needs to be looked at.
-    public var isEverything: Bool { denied.isEmpty && allowed == [.everything] }
+    public var isEverything: Bool { denied.isEmpty && allowed.count == 1 && allowed[0] == .everything }
 
     public func allows(_ view: some SelectorView) -> Bool {
         allowed.contains { $0.matches(view) } && !denied.contains { $0.matches(view) }
     }
 
+    /// Puts a scope together from rules; the common case, a rule over everything and none that denies, allocates nothing.
+    struct Collector {
+        private var allowed: [Selector] = []
+        private var denied: [Selector] = []
+        private var allowsEverything = false
+        private var deniesEverything = false
+
+        mutating func add(_ effect: RoleRule.Effect, _ selector: Selector, isAboutEverything: Bool) {
+            switch (effect, isAboutEverything) {
+            case (.allow, true): allowsEverything = true
+            case (.deny, true): deniesEverything = true
+            case (.allow, false): if !allowed.contains(selector) { allowed.append(selector) }
+            case (.deny, false): if !denied.contains(selector) { denied.append(selector) }
+            }
+        }
+
+        var scope: AccessScope {
+            if deniesEverything { return .nothing }
+            if allowsEverything, denied.isEmpty { return .everything }
+            return AccessScope(allowed: allowsEverything ? [.everything] : allowed, denied: denied)
+        }
+    }
+
     /// Clients that both scopes allow.
     public func intersected(with other: AccessScope) throws(Problem) -> AccessScope {
+        if other.isEverything { return self }
+        if isEverything { return other }
         if other.allowed == [.everything] { return AccessScope(allowed: allowed, denied: denied + other.denied) }
         if allowed == [.everything] { return AccessScope(allowed: other.allowed, denied: denied + other.denied) }
         guard allowed.count * other.allowed.count <= 256 else {
@@ -59,7 +84,7 @@ final class RoleTable: Sendable {
             for rule in role.rules where rule.matches(right) {
                 switch rule.effect {
                 case .deny: if rule.isAboutEverything { return false }
-                case .allow: if right.isAboutClients || rule.isAboutEverything { isAllowed = true }
+                case .allow: if rule.isAboutEverything || right.isAboutClients { isAllowed = true }
                 }
             }
         }
@@ -68,18 +93,14 @@ final class RoleTable: Sendable {
 
     func scope(_ principal: Principal, _ right: Right) -> AccessScope {
         guard Self.isInScope(principal, right) else { return .nothing }
-        var allowed: [Selector] = []
-        var denied: [Selector] = []
+        var collected = AccessScope.Collector()
         for name in principal.roles {
-            for rule in roles[name]?.rules ?? [] where rule.matches(right) {
-                if rule.effect == .allow {
-                    if !allowed.contains(rule.selector) { allowed.append(rule.selector) }
-                } else if !denied.contains(rule.selector) {
-                    denied.append(rule.selector)
-                }
+            guard let role = roles[name] else { continue }
+            for rule in role.rules where rule.matches(right) {
+                collected.add(rule.effect, rule.selector, isAboutEverything: rule.isAboutEverything)
             }
         }
-        return AccessScope(allowed: allowed, denied: denied)
+        return collected.scope
     }
 
     func allows(_ principal: Principal, _ right: Right, on view: some SelectorView) -> Bool {

@@ -100,7 +100,7 @@ public final class Security: Sendable {
         guard let credential = credential(of: principal) else {
             return try limiter.spend("principal:" + principal.id, limit: options.userRate, now: monotonicNanoseconds())
         }
-        return try limiter.spend(credential.bucket, limit: credential.rate, now: monotonicNanoseconds())
+        return try credential.bucket.spend(limit: credential.rate, now: monotonicNanoseconds())
     }
 
     /// Takes one request out of the bucket of somebody who has proved nothing.

@@ -54,7 +54,8 @@ extension Security {
         let tokenName = proved.id.map { "\(name)#jti:\($0)" }
         let credential = Credential(
             id: "jwt-" + digest.hex.prefix(24), kind: .issuer, principal: principal, roles: proved.roles,
-            expires: UInt64(max(0, proved.expires)) * 1_000, rate: options.userRate, lastUsed: now)
+            expires: UInt64(max(0, proved.expires)) * 1_000, rate: options.userRate,
+            bucket: state.withLock { $0.bucket("issuer:" + principal) }, lastUsed: now)
         let isRevoked = state.withLock { state in
             if state.revoked[principal] ?? 0 > now || tokenName.flatMap({ state.revoked[$0] }) ?? 0 > now { return true }
             if state.verified.count >= SecurityState.maximumVerified { Self.forgetVerified(&state) }

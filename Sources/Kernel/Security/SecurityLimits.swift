@@ -17,17 +17,11 @@ extension Security {
     /// What is being used now, busiest first, then the locks. At most 1,000.
     public func limits() -> [LimitStatus] {
         let now = monotonicNanoseconds()
-        let rates = state.withLock { state in
-            Dictionary(state.byID.values.map { ($0.bucket, $0.rate) }, uniquingKeysWith: { first, _ in first })
-        }
-        var list = limiter.active(now: now, atMost: 800).map { entry in
-            let kind = entry.key.prefix { $0 != ":" }
-            let limit = rates[entry.key]
-                ?? (kind == "address" ? options.strangerRate : kind == "client" ? options.clientRate : options.userRate)
-            let left = limiter.peek(entry.key, limit: limit, now: now)
-            return LimitStatus(
-                key: entry.key, kind: String(kind), account: nil, limit: limit, remaining: left.remaining,
-                resetMilliseconds: entry.aheadNanoseconds / 1_000_000)
+        var list = knownBuckets(now)
+        for entry in limiter.active(now: now, atMost: 400) {
+            let kind = String(entry.key.prefix { $0 != ":" })
+            let limit = kind == "client" ? options.clientRate : kind == "address" ? options.strangerRate : options.userRate
+            list.append(status(entry.key, kind, limit, entry.aheadNanoseconds))
         }
         for (key, milliseconds) in state.withLock({ $0.lockOut.locks(now: clock()) }).prefix(200) {
             list.append(
@@ -38,11 +32,29 @@ extension Security {
         return list
     }
 
+    /// Buckets of users, tokens and outsiders, once each, busiest first.
+    private func knownBuckets(_ now: UInt64) -> [LimitStatus] {
+        let credentials = state.withLock { Array($0.byID.values) }
+        var seen: Set<String> = []
+        return credentials.map { (credential: $0, ahead: $0.bucket.aheadNanoseconds(now: now)) }
+            .filter { $0.ahead > 0 }.sorted { $0.ahead > $1.ahead }
+            .filter { seen.insert($0.credential.bucket.key).inserted }.prefix(400)
+            .map { status($0.credential.bucket.key, $0.credential.kind.rawValue, $0.credential.rate, $0.ahead) }
+    }
+
+    private func status(_ key: String, _ kind: String, _ limit: Int, _ ahead: UInt64) -> LimitStatus {
+        LimitStatus(
+            key: key, kind: kind, account: nil, limit: limit, remaining: RateLimiter.Rate(limit).describe(ahead: ahead).remaining,
+            resetMilliseconds: ahead / 1_000_000)
+    }
+
     /// Fills a bucket or lifts the locks of an address (`log-in:…`); `nil` resets everything.
     public func resetLimit(_ key: String?, by principal: Principal) async throws(Problem) {
         try await store.write { (transaction) throws(StoreError) in
             _ = try transaction.audit(AuditRecord(principal: principal, action: "limit.reset", target: key ?? "*"))
         }
+        let buckets = state.withLock { $0.byID.values.map(\.bucket) }
+        for bucket in buckets where key == nil || bucket.key == key { bucket.reset() }
         guard let key else {
             limiter.resetAll()
             return state.withLock { $0.lockOut.resetAll() }

@@ -68,6 +68,7 @@ struct SecurityState: ~Copyable {
     /// Tokens of outside issuers that were verified; dropped as a whole when there are too many.
     var verified: [SHA256.Digest: Credential] = [:]
     static let maximumVerified = 8_192
+    private var buckets: [String: RateBucket] = [:]
 
     var lockOut = LockOutStateMachine()
     var refusals = RefusalLimiter()
@@ -93,13 +94,26 @@ struct SecurityState: ~Copyable {
         roles = RoleTable(own.values)
     }
 
+    /// One bucket for all sessions of a user, or all tokens of an outsider.
+    mutating func bucket(_ key: String) -> RateBucket {
+        if let known = buckets[key] { return known }
+        if buckets.count > 2 * byID.count + 1_024 {
+            let used = Set(byID.values.map(\.bucket.key))
+            buckets = buckets.filter { used.contains($0.key) }
+        }
+        let made = RateBucket(key: key)
+        buckets[key] = made
+        return made
+    }
+
     mutating func put(_ session: Session, rate: Int) {
         remove(session: session.id)
         guard let user = users[session.user], !user.isDisabled else { return }
         sessions[session.id] = session
         let credential = Credential(
             id: session.id, kind: .user, principal: user.name, roles: user.roles,
-            expires: min(session.accessExpires, session.expires), rate: rate)
+            expires: min(session.accessExpires, session.expires), rate: rate,
+            bucket: bucket("user:" + user.name))
         credentials[session.accessHash] = credential
         byID[session.id] = credential
         byRefresh[session.refreshHash] = session.id

@@ -115,6 +115,28 @@ import Testing
         #expect(await code { try await fixture.security.deleteUser("root", by: maker) } == "forbidden")
     }
 
+    @Test func sessionsOfOneUserShareOneBucketAndAnOperatorCanFillIt() async throws {
+        let fixture = try await SecurityFixture { $0.userRate = 2 }
+        defer { fixture.close() }
+        let admin = try await fixture.admin()
+        _ = try await fixture.security.createUser(name: "ada", password: "correct horse", roles: ["viewer"], by: admin)
+        var principals: [Principal] = []
+        for address in ["192.0.2.1", "192.0.2.2"] {
+            let grant = try await fixture.security.logIn(
+                name: "ada", password: "correct horse", code: nil, address: address, correlation: "")
+            principals.append(try await fixture.authenticate(grant.accessToken))
+        }
+        // Two a second are allowed: three at once, over both sessions, are too many.
+        let start = try fixture.security.spend(principals[0])
+        #expect(start.limit == 2 && start.remaining == 1)
+        var refusals = 0
+        for turn in 1...8 where await code({ try fixture.security.spend(principals[turn % 2]) }) == "rate-limited" { refusals += 1 }
+        #expect(refusals > 0)
+        #expect(fixture.security.limits().contains { $0.key == "user:ada" && $0.limit == 2 })
+        try await fixture.security.resetLimit("user:ada", by: admin)
+        #expect(try fixture.security.spend(principals[1]).remaining == 1)
+    }
+
     @Test func limitsRefuseThenFillAgainAndStrangersCountByAddress() async throws {
         let fixture = try await SecurityFixture { $0.strangerRate = 5 }
         defer { fixture.close() }
