@@ -128,12 +128,18 @@ final class BatchRunner {
 
     private func commitFailed(_ batch: [WriteRequest], _ error: StoreError) {
         if case .full = error, batch.count > 1 { return commitOneByOne(batch) }
-        if case .failed(let code, let message) = error {
+        if case .failed(let code, let message) = error, Self.isFinal(code) {
             fault = .refused(Problem(
                 500, "store-failed",
                 "the store failed to write (\(code): \(message)) and takes no more changes: see the disk, then restart"))
         }
         for request in batch where request.failure == nil { request.failure = fault ?? error }
+    }
+
+    /// A failed sync, or a database that is not one any more. A failed write is not: nothing of it was acknowledged.
+    private static func isFinal(_ code: Int32) -> Bool {
+        let sync: [Int32] = [SQLITE_IOERR | 4 << 8, SQLITE_IOERR | 5 << 8]  // SQLITE_IOERR_FSYNC, _DIR_FSYNC: macros
+        return sync.contains(code) || code & 0xFF == SQLITE_CORRUPT || code & 0xFF == SQLITE_NOTADB
     }
 
     /// For a nearly full disk: a large request must not take small ones down. Three refusals in a row and the disk

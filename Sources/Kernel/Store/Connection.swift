@@ -172,9 +172,12 @@ final class Connection {
 
     // MARK: Errors
 
+    /// Directly after the failed call: SQLite notes the system's error only outside of commits, so that `errno` itself
+    /// has to tell a full disk, a quota and a file limit from a broken disk.
     func error(_ status: Int32) -> StoreError {
-        Self.error(
-            status, String(cString: sqlite3_errmsg(handle)), systemError: sqlite3_system_errno(handle))
+        let now = errno
+        let noted = sqlite3_system_errno(handle)
+        return Self.error(status, String(cString: sqlite3_errmsg(handle)), systemError: noted == 0 ? now : noted)
     }
 
     private static func error(_ status: Int32, _ message: String, systemError: Int32) -> StoreError {
@@ -184,6 +187,7 @@ final class Connection {
         case SQLITE_CONSTRAINT: .constraint(message)
         case SQLITE_BUSY, SQLITE_LOCKED: .locked
         case SQLITE_INTERRUPT: .tooSlow
+        case SQLITE_IOERR: .failed(code: status, message: "\(message), errno \(systemError)")
         default: .failed(code: status, message: message)
         }
     }
