@@ -90,6 +90,7 @@ public struct ExitRecord: Sendable, Equatable {
     public var durationMicroseconds: UInt64
     public var userMicroseconds: UInt64
     public var systemMicroseconds: UInt64
+    /// 0: not known (a program that needed less than its holder cannot be told apart from it).
     public var maximumResidentBytes: UInt64
     /// The whole length of each stream as kept; the core has everything when it holds this many bytes.
     public var standardOutputBytes: UInt64

@@ -323,6 +323,14 @@ public final class Holder {
 
     // MARK: The end
 
+    /// Until exec the child lived in the holder's memory, and the kernel counts that as the child's. A peak that is not
+    /// above the holder's own says nothing about the program: 0, not known.
+    private static func measured(_ peak: UInt64) -> UInt64 {
+        var own = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &own)
+        return peak > UInt64(clamping: own.ru_maxrss) * 1_024 ? peak : 0
+    }
+
     private func recordEnd(_ outcome: Outcome, started: Started, _ end: End = End()) throws(SystemError) {
         for spool in spools { try spool.sync() }
         let record = ExitRecord(
@@ -330,7 +338,7 @@ public final class Holder {
             startedAt: status.startedAt == 0 ? nil : status.startedAt, finishedAt: unixMilliseconds(),
             durationMicroseconds: end.durationMicroseconds, userMicroseconds: end.process?.userMicroseconds ?? 0,
             systemMicroseconds: end.process?.systemMicroseconds ?? 0,
-            maximumResidentBytes: end.process?.maximumResidentBytes ?? 0,
+            maximumResidentBytes: end.process.map { Self.measured($0.maximumResidentBytes) } ?? 0,
             standardOutputBytes: status.standardOutputBytes, standardErrorBytes: status.standardErrorBytes,
             truncated: spools.contains(where: \.dropped))
         killPoint("holder.exit.write.before")

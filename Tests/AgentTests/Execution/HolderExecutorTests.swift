@@ -16,7 +16,6 @@ import Testing
         #expect((record.standardOutputBytes, record.standardErrorBytes) == (3, 3))
         #expect(try #require(record.startedAt) >= before)
         #expect(record.finishedAt >= before)
-        #expect(record.maximumResidentBytes > 0)
         #expect(!record.truncated)
         #expect(try await harness.run(shell("kill -9 $$")).record.outcome == .signaled(signal: SIGKILL))
     }
@@ -108,6 +107,15 @@ import Testing
         let (record, output, _) = try await harness.run(order(["seq", "1", "200000"]))
         #expect(record.standardOutputBytes == 1_288_895)
         #expect(output == (1...200_000).map { "\($0)\n" }.joined())
+    }
+
+    @Test func measuresMemoryOfTheProgramAlone() async throws {
+        let harness = try await ExecutorHarness()
+        // sort keeps its input in memory.
+        let large = try await harness.run(shell("head -c 60000000 /dev/zero | tr '\\0' '\\n' | sort -S 200M | tail -c 1"))
+        #expect(large.record.maximumResidentBytes > 50_000_000)
+        let small = try await harness.run(order(["true"]))
+        #expect(small.record.maximumResidentBytes == 0)
     }
 
     @Test func sameOrderRunsOnce() async throws {
