@@ -24,7 +24,8 @@ private func bench(_ watches: [String], targets: [JSONValue], cancelled: @escapi
     var watches = watches
     return Bench { request throws(OperatorError) in
         switch (request.method, request.path) {
-        case ("POST", "/api/v1/commands"): return ScriptedCore.json(["id": "C1", "state": "running"], status: 202)
+        case ("POST", "/api/v1/commands"): return ScriptedCore.json(
+            ["id": "C1", "state": "running", "target_count": .integer(Int64(max(targets.count, 1)))], status: 201)
         case ("POST", "/api/v1/commands/C1/cancel"):
             cancelled()
             return ScriptedCore.json([:], status: 202)
@@ -89,7 +90,7 @@ private func bench(_ watches: [String], targets: [JSONValue], cancelled: @escapi
     }
 
     @Test func aCoreThatStaysAwayIsUnreachable() async {
-        let bench = bench([command("running", ["running": 1]) + "\0"], targets: [])
+        let bench = bench([command("running", [:]) + "\0"], targets: [])
         #expect(await bench.run("exec", "a", "--", "x") == .unreachable)
         #expect(bench.console.errors.contains("cmctl commands follow C1"))
     }
@@ -112,7 +113,7 @@ private func bench(_ watches: [String], targets: [JSONValue], cancelled: @escapi
     @Test func whoMayNotReadOutputStillSeesTheEnd() async {
         let bench = Bench { request in
             switch request.path {
-            case "/api/v1/commands": ScriptedCore.json(["id": "C1"], status: 201)
+            case "/api/v1/commands": ScriptedCore.json(["id": "C1", "target_count": 1], status: 201)
             case "/api/v1/commands/C1/watch": ScriptedCore.problem(403, "forbidden", "no")
             case "/api/v1/commands/C1": ScriptedCore.json(["state": "finished", "counts": ["failed": 1]])
             default: ScriptedCore.json(["items": [["client": "a", "state": "failed"]], "next": nil])
@@ -197,6 +198,20 @@ private func bench(_ watches: [String], targets: [JSONValue], cancelled: @escapi
 }
 
 @Suite struct OutputLinesTests {
+    @Test func namesAreShortAndUnique() {
+        let names = ClientNames.short([
+            ["id": "01AAAAAA111111", "name": "db", "hostname": "x"], ["id": "01AAAAAA222222", "name": "", "hostname": "vm"],
+            ["id": "01AAAAAA333333", "hostname": "vm"], ["id": "01AAAAAA444444"],
+        ])
+        #expect(names == ["01AAAAAA111111": "db", "01AAAAAA222222": "vm/222222", "01AAAAAA333333": "vm/333333"])
+    }
+
+    @Test func progressCountsWhatHasEnded() {
+        var state = ExecStateMachine(total: 10)
+        _ = state.event("command", ["state": "running", "counts": ["succeeded": 3, "failed": 1, "unfinished": 6]])
+        #expect(state.progress == "4/10 done: 1 failed")
+    }
+
     @Test func coloursMayPassAndNothingElse() {
         let guarded = { (text: String) in String(decoding: OutputLines.guarded(Array(text.utf8)), as: UTF8.self) }
         #expect(guarded("a\tb\u{1B}[1;31mred") == "a\tb\u{1B}[1;31mred\u{1B}[0m")

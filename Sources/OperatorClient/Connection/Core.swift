@@ -68,7 +68,7 @@ struct Core {
             return OperatorError(.refused, what, advice: "Sign in with 'cmctl login', or give --token or CM_TOKEN.")
         case 403: return OperatorError(.refused, what, advice: "Ask an administrator for a role that allows it.")
         case 429: return OperatorError(.refused, what, advice: wait)
-        case 400, 405, 413, 415, 422: return OperatorError(.usage, what)
+        case 400, 405, 413, 415: return OperatorError(.usage, what)
         default: return OperatorError(.remoteFailure, what, advice: wait)
         }
     }

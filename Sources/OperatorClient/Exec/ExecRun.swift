@@ -11,7 +11,7 @@ final class ExecRun {
     private let isQuiet: Bool
     private let console: any Console
 
-    private var state = ExecStateMachine()
+    private var state: ExecStateMachine
     private var stream = EventStreamStateMachine()
     private var lines: OutputLines
     /// For `--output json`: what the clients wrote goes into the one answer at the end.
@@ -22,7 +22,8 @@ final class ExecRun {
     private var progressIsShown = false
     private var nextProgress: UInt64 = 0
 
-    init(_ session: Session, core: Core, command: String, isQuiet: Bool) {
+    init(_ session: Session, core: Core, command: String, targets: Int64, isQuiet: Bool) {
+        state = ExecStateMachine(total: targets)
         self.session = session
         self.core = core
         self.command = command
@@ -135,12 +136,7 @@ final class ExecRun {
         var list = APIRequest("GET", "/api/v1/clients")
         list.query = [(name: "selector", value: selector), (name: "limit", value: "1000")]
         guard let (clients, _) = try? await core.list(list, limit: 10_000) else { return [:] }
-        var names: [String: String] = [:]
-        for client in clients {
-            guard let id = client["id"]?.string, let name = client["name"]?.string, !name.isEmpty else { continue }
-            names[id] = name
-        }
-        return names
+        return ClientNames.short(clients)
     }
 
     private func name(_ client: String) -> String { Table.printable(names?[client] ?? client) }
@@ -174,7 +170,7 @@ final class ExecRun {
     }
 
     private func showProgress() {
-        guard console.errorIsTerminal, !isSingle, !state.counts.isEmpty else { return }
+        guard console.errorIsTerminal, !isSingle else { return }
         let now = monotonicNanoseconds()
         guard now >= nextProgress else { return }
         nextProgress = now + 100_000_000

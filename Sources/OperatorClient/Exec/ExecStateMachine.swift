@@ -27,12 +27,14 @@ struct ExecStateMachine {
 
     private(set) var targets: [String: Target] = [:]
     private(set) var commandState = "running"
-    /// Targets by state, as the core counts them.
+    /// Ended targets by state, as the core counts them.
     private(set) var counts: [(state: String, count: Int64)] = []
 
     var isFinished: Bool { commandState == "finished" }
-    /// Targets of the command; 0 until the core has said.
-    var total: Int64 { counts.reduce(0) { $0 + $1.count } }
+    /// Targets of the command.
+    let total: Int64
+
+    init(total: Int64) { self.total = total }
 
     mutating func event(_ name: String, _ data: JSONValue) -> [Action] {
         switch name {
@@ -82,9 +84,10 @@ struct ExecStateMachine {
 
     /// One line that says how far it is.
     var progress: String {
-        let done = counts.reduce(0) { $0 + (Self.finalStates.contains($1.state) ? $1.count : 0) }
-        let shown = counts.filter { $0.count > 0 && $0.state != "succeeded" }.map { "\($0.count) \($0.state)" }
-        return "\(done)/\(total) done" + (shown.isEmpty ? "" : ": " + shown.joined(separator: ", "))
+        let ended = counts.filter { Self.finalStates.contains($0.state) && $0.count > 0 }
+        let done = ended.reduce(0) { $0 + $1.count }
+        let bad = ended.filter { $0.state != "succeeded" }.map { "\($0.count) \($0.state)" }
+        return "\(done)/\(total) done" + (bad.isEmpty ? "" : ": " + bad.joined(separator: ", "))
     }
 
     /// All well when every target succeeded or was left out on the operator's word; refused when nothing but refusals stood

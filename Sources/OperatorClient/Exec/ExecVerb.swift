@@ -51,7 +51,10 @@ extension Invocation {
             if session.isJSON { session.showRecord(["command": .string(id)]) } else { console.print(id) }
             return .success
         }
-        return try await ExecRun(session, core: core, command: id, isQuiet: flags.has("quiet")).follow()
+        var total = answer["target_count"]?.integer
+        if total == nil { total = try await core.get("/api/v1/commands/" + APIRequest.encoded(id))["target_count"]?.integer }
+        let run = ExecRun(session, core: try core, command: id, targets: total ?? 0, isQuiet: flags.has("quiet"))
+        return try await run.follow()
     }
 
     /// The template's parameters in the types that it declares; `nil` without `--param`.

@@ -71,7 +71,7 @@ enum Table {
                 ? String(Timestamp(milliseconds: value).description.prefix(19)) + "Z" : "\(value) ms"
         case .bool(let value): value ? "yes" : "no"
         case .integer(let value): "\(value)"
-        case .number(let value): "\(value)"
+        case .number(let value): member.hasSuffix("_ms") ? "\(value) ms" : "\(value)"
         case .string(let text): text.isEmpty ? "-" : printable(text)
         case .array(let elements):
             elements.isEmpty ? "-" : elements.map { $0.object == nil ? cell($0) : $0.description }.joined(separator: ", ")

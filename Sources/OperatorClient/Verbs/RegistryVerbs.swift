@@ -5,7 +5,7 @@ extension Verb {
     static let registry: [Verb] = [
         .list(
             "clients list [SELECTOR]", "/api/v1/clients", "Clients, by selector.",
-            ["id", "name", "state", "state_since_ms:SINCE", "address", "labels"],
+            ["id", "name", "hostname", "state", "state_since_ms:SINCE", "address", "labels"],
             flags: [
                 .query("q", "TEXT", "Part of id, name, host name or address."),
                 .query("sort", "FIELD", "Order; with - in front the other way round."),

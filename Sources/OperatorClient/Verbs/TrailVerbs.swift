@@ -50,7 +50,7 @@ extension Verb {
             flags: [.body("delivery", "ID", "Only this one.", .integer)]),
         .list(
             "settings list", "/api/v1/settings", "What can be changed while the core runs.",
-            ["name", "value", "default", "allowed", "summary"], paged: false),
+            ["name", "value", "default", "minimum", "maximum", "summary"], paged: false),
         .show("settings show NAME", "/api/v1/settings/{NAME}", "One setting."),
         Verb(
             "settings set NAME VALUE", "Changes a setting at once and durably; VALUE is JSON, or plain text.",
@@ -118,6 +118,8 @@ extension Invocation {
         let data = try? JSONValue(parsing: event.data)
         if session.isJSON {
             console.print(data?.description ?? JSONValue.string(String(decoding: event.data, as: UTF8.self)).description)
+        } else if event.name == "open" {
+            return  // only says that the stream stands
         } else if let object = data?.object {
             let time = Table.cell(object["time_ms"] ?? .null, member: "time_ms")
             var rest = object
