@@ -72,9 +72,22 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     /// and `-` in the name: text from strangers cannot split a response.
     public mutating func add(_ name: String, _ value: String) {
         let nameStart = bytes.count
-        for byte in name.utf8 { bytes.append(HTTPBytes.isToken(byte) ? HTTPBytes.lowercased(byte) : 0x2D) }
+        // Copied in one go and then looked over in place: nearly every byte is right as it stands.
+        bytes.append(contentsOf: name.utf8)
         let valueStart = bytes.count
-        for byte in value.utf8 { bytes.append(HTTPBytes.isFieldValue(byte) ? byte : HTTPBytes.space) }
+        bytes.append(contentsOf: value.utf8)
+        bytes.withUnsafeMutableBufferPointer { buffer in
+            for index in nameStart..<valueStart {
+                let byte = buffer[index]
+                if byte >= 0x61 && byte <= 0x7A || byte == 0x2D { continue }
+                buffer[index] = HTTPBytes.isToken(byte) ? HTTPBytes.lowercased(byte) : 0x2D
+            }
+            for index in valueStart..<buffer.count {
+                let byte = buffer[index]
+                if byte >= 0x20 && byte < 0x7F || HTTPBytes.isFieldValue(byte) { continue }
+                buffer[index] = HTTPBytes.space
+            }
+        }
         fields.append(
             Field(
                 nameStart: UInt32(nameStart), nameCount: UInt32(valueStart - nameStart),
