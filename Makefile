@@ -2,7 +2,7 @@
 SWIFT ?= swift
 export SWIFT_BACKTRACE ?= enable=no
 
-.PHONY: help setup build quickstart quickstop stage test show bench clean
+.PHONY: help setup build quickstart quickstop stage test show bench fuzz clean
 
 help:
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -32,6 +32,9 @@ show: build ## the full proofs of Tests/Show, each with figure, floor and PASS o
 
 bench: build ## figures beside their floors, with this machine's description
 	@"$$($(SWIFT) build -c release --show-bin-path)/cm-bench" run all
+
+fuzz: ## libFuzzer with the address sanitizer on each parser, FUZZ_SECONDS (60) each
+	@for parser in http websocket; do Tests/Fuzz/run $$parser $${FUZZ_SECONDS:-60} || exit 1; done
 
 clean:
 	rm -rf .build dist

@@ -42,8 +42,8 @@ final class ByteStream: Source {
     /// Above this many waiting bytes a handler should stop producing; `drained` comes at a quarter of it.
     static let highMark = 256 << 10
 
-    /// The loop outlives its streams: it owns `context`, and drops its sources before its residents.
-    @exclusivity(unchecked) private unowned(unsafe) let context: StreamLoop
+    /// Strong and constant: the compiler then borrows it on the hot path instead of counting references.
+    private let context: StreamLoop
     @exclusivity(unchecked) private(set) var handler: StreamHandler?
     @exclusivity(unchecked) private(set) var state: State = []
     /// Bytes that the handler has not taken yet (after decryption).
@@ -237,6 +237,11 @@ final class ByteStream: Source {
                 last = tls.read(into: plain + kept + got, capacity: StreamLoop.plainCapacity - kept - got)
                 guard case .done(let bytes) = last else { break }
                 got += bytes
+                // Spares the call that would only say that there is no more.
+                if !window.hasInput, !tls.hasPending {
+                    last = .wantsMore
+                    break
+                }
             }
         }
         transmit(window.takeOutput())

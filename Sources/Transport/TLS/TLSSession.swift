@@ -57,6 +57,9 @@ final class TLSSession {
     /// One step of the handshake; `done(1)` when it is complete. The window's input must be set.
     func handshakeStep() -> Outcome { step { SSL_do_handshake($0) } }
 
+    /// OpenSSL holds bytes of the peer, decrypted or not.
+    var hasPending: Bool { SSL_has_pending(ssl) == 1 }
+
     /// Decrypts into `buffer`; `done(n)` with n bytes.
     func read(into buffer: UnsafeMutableRawPointer, capacity: Int) -> Outcome {
         step { SSL_read($0, buffer, Int32(clamping: capacity)) }

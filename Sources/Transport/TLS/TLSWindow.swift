@@ -57,6 +57,9 @@ final class TLSWindow {
         return body()
     }
 
+    /// Bytes of the peer that OpenSSL has not read yet.
+    var hasInput: Bool { state.pointee.inputCount > 0 }
+
     /// What OpenSSL wants sent; valid until the next call into it.
     func takeOutput() -> UnsafeRawBufferPointer {
         let bytes = UnsafeRawBufferPointer(start: state.pointee.output, count: state.pointee.outputCount)
