@@ -152,6 +152,34 @@ import Testing
         #expect(text.hasPrefix("HTTP/1.1 408 "))
     }
 
+    @Test func aStreamedAnswerHearsThatItsClientHasGone() async throws {
+        try await onLoop { loop in
+            let held = Held()
+            let server = try await HTTPServer.test(loop) { exchange in
+                held.exchange = exchange
+                exchange.begin(200, ["content-type": "text/event-stream"])
+                exchange.write("data: 1\n\n".utf8Span.span.bytes)
+            }
+            defer { server.stop() }
+            let client = try await RawClient.connect(server, loop)
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await client.until { $0.text.contains("data: 1") }
+            client.close()
+            await held.exchange?.untilOver()
+            #expect(held.exchange?.isOver == true)
+        }
+    }
+
+    @Test func aPortInUseIsAnError() async throws {
+        try await onLoop { loop in
+            let server = try await HTTPServer.test(loop) { $0.respond(204) }
+            defer { server.stop() }
+            await #expect(throws: TransportError.self) {
+                try await HTTPServer.start(at: server.address, on: [loop]) { _ in ClosureService { $0.respond(204) } }
+            }
+        }
+    }
+
     @Test func drainWaitsForTheAnswer() async throws {
         let text = try await onLoop { loop in
             let held = Held()

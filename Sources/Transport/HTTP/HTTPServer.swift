@@ -21,6 +21,8 @@ public final class HTTPServer: Sendable {
         var listeners: [Confined<Listener>] = []
         var bound = address
         do throws(TransportError) {
+            // Sockets that share a port would let a second program in silently; one that does not share finds it.
+            if address.port != 0 { try ListeningSocket.checkFree(address) }
             for loop in loops {
                 let descriptor = try ListeningSocket.open(bound)
                 guard let local = ListeningSocket.localAddress(descriptor) else {
@@ -60,6 +62,7 @@ public final class HTTPServer: Sendable {
     /// Stops accepting and ends connections as they become idle. Returns when the last is gone; WebSockets are closed
     /// by their owners. Give it a time limit from outside, then `stop`.
     public func drain() async {
+        for listener in listeners { listener.post { $0.stopAccepting() } }
         for listener in listeners {
             await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
                 listener.post { $0.drain { continuation.resume() } }

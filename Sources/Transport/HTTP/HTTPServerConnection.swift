@@ -135,6 +135,11 @@ final class HTTPServerConnection: StreamHandler {
             fail(exchange, TransportError(.closed, "the client ended the connection inside the body"))
             return stream.close(.peerClosed)
         }
+        guard exchange.answer == .none else {
+            // An answer under way to a client that has closed: a stream of events would never learn of it otherwise.
+            fail(exchange, TransportError(.closed, "the client ended the connection"))
+            return stream.closeAfterFlush()
+        }
         // Half-closed clients may still read their answer, but there will be no next request.
         closesAfterAnswer = true
     }

@@ -135,7 +135,7 @@ final class Listener: Source {
         if streams.isEmpty { whenEmpty() } else { onEmpty = whenEmpty }
     }
 
-    private func stopAccepting() {
+    func stopAccepting() {
         guard !isDraining else { return }
         isDraining = true
         if let retryTimer { context.loop.cancel(retryTimer) }
@@ -161,8 +161,23 @@ func setNoDelay(_ descriptor: Int32) {
 
 /// Makes listening sockets.
 enum ListeningSocket {
+    /// Throws if anybody listens at `address`.
+    static func checkFree(_ address: SocketAddress) throws(TransportError) {
+        close(try bound(address, sharesPort: false))
+    }
+
     /// A non-blocking socket that listens at `address` and shares its port with the other loops of this process.
     static func open(_ address: SocketAddress) throws(TransportError) -> Int32 {
+        let descriptor = try bound(address, sharesPort: true)
+        guard listen(descriptor, 4_096) == 0 else {
+            let number = errno
+            close(descriptor)
+            throw TransportError(.system, "listen at \(address) failed with errno \(number)")
+        }
+        return descriptor
+    }
+
+    private static func bound(_ address: SocketAddress, sharesPort: Bool) throws(TransportError) -> Int32 {
         let family = address.ip.isV4 ? AF_INET : AF_INET6
         let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
         let descriptor = socket(family, kind, 0)
@@ -170,17 +185,13 @@ enum ListeningSocket {
         var on: Int32 = 1
         let size = socklen_t(MemoryLayout<Int32>.size)
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size)
-        setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, &on, size)
+        if sharesPort { setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, &on, size) }
         let bound = address.withSocketAddress { bind(descriptor, $0, $1) }
         guard bound == 0 else {
             let number = errno
             close(descriptor)
-            throw TransportError(.system, "cannot listen at \(address): errno \(number)")
-        }
-        guard listen(descriptor, 4_096) == 0 else {
-            let number = errno
-            close(descriptor)
-            throw TransportError(.system, "listen at \(address) failed with errno \(number)")
+            let reason = number == EADDRINUSE ? "another program listens there" : "errno \(number)"
+            throw TransportError(.system, "cannot listen at \(address): \(reason)")
         }
         return descriptor
     }
