@@ -11,13 +11,13 @@ final class Session {
     /// Suspends for that many milliseconds.
     let pause: (UInt64) async -> Void
     let files: LocalFiles
-    private let resolve: () throws(OperatorError) -> ServerChoice
+    private let resolve: (_ server: String?) throws(OperatorError) -> ServerChoice
     private let connect: (ServerChoice) throws(OperatorError) -> any APITransport
     private var connected: Core?
 
     init(
         console: any Console, environment: [String: String], isJSON: Bool, interrupts: Interrupts,
-        files: LocalFiles, pause: @escaping (UInt64) async -> Void, resolve: @escaping () throws(OperatorError) -> ServerChoice,
+        files: LocalFiles, pause: @escaping (UInt64) async -> Void, resolve: @escaping (_ server: String?) throws(OperatorError) -> ServerChoice,
         connect: @escaping (ServerChoice) throws(OperatorError) -> any APITransport
     ) {
         self.console = console
@@ -32,7 +32,7 @@ final class Session {
 
     func core() throws(OperatorError) -> Core {
         if let connected { return connected }
-        let choice = try resolve()
+        let choice = try resolve(nil)
         let core: Core
         if choice.refresh != nil, let path = SavedLogin.path(environment) {
             let transport = try RenewingTransport(choice, path: path, files: files, pause: pause, connect: connect)
@@ -44,7 +44,8 @@ final class Session {
         return core
     }
 
-    func choice() throws(OperatorError) -> ServerChoice { try resolve() }
+    /// - Parameter server: instead of the server that flags, variables or the saved file name.
+    func choice(server: String? = nil) throws(OperatorError) -> ServerChoice { try resolve(server) }
 
     /// A connection to exactly this core.
     func core(_ choice: ServerChoice) throws(OperatorError) -> Core {

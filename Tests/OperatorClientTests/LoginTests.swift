@@ -3,6 +3,7 @@ import Testing
 
 @testable import OperatorClient
 
+private let pin = String(repeating: "ab", count: 32)
 private let path = "/home/u/.config/client-manager/cmctl.json"
 
 @Suite struct LoginTests {
@@ -21,11 +22,11 @@ private let path = "/home/u/.config/client-manager/cmctl.json"
             request.path == "/api/v1/sessions" ? ScriptedCore.json(grant(1), status: 201) : ScriptedCore.json(["id": "ann"])
         }
         bench.console.password = "hunter22hunter22"
-        #expect(await bench.run("login", "https://core:1/", "--user", "ann", "--code", "123456") == .success)
+        #expect(await bench.run("login", "https://core:1/", "--user", "ann", "--code", "123456", "--pin", pin) == .success)
         let body = bench.core.requests.first?.body.flatMap { try? JSONValue(parsing: $0) }
         #expect(body == ["name": "ann", "password": "hunter22hunter22", "code": "123456"])
         let saved = bench.disk.content[path].flatMap { try? JSONValue(parsing: $0) }
-        #expect(saved == ["server": "https://core:1", "token": "access1", "refresh": "refresh1"])
+        #expect(saved == ["server": "https://core:1", "token": "access1", "pin": .string(pin), "refresh": "refresh1"])
         #expect(bench.console.output.contains("Signed in to https://core:1 as ann"))
         #expect(!bench.console.output.contains("hunter22"))
     }

@@ -78,8 +78,9 @@ public struct Cmctl {
         let (environment, read) = (environment, files.read)
         let session = Session(
             console: console, environment: environment, isJSON: output == "json", interrupts: interrupts, files: files, pause: pause,
-            resolve: { () throws(OperatorError) in
-                try ServerChoice.resolve(flags: global, environment: environment, read: read)
+            resolve: { (server) throws(OperatorError) in
+                try ServerChoice.resolve(
+                    flags: { $0 == "server" ? server ?? global($0) : global($0) }, environment: environment, read: read)
             }, connect: connect)
         let invocation = Invocation(
             verb: verb, operands: operands, rest: tail.rest, flags: tail, session: session)

@@ -43,20 +43,13 @@ extension Verb {
 
 extension Invocation {
     func login() async throws(OperatorError) -> Outcome {
-        var choice: ServerChoice
-        if let url = operand("URL") {
-            let known = try? session.choice()
-            choice = try ServerChoice.resolve(
-                flags: { ["server": url, "token": known?.token, "pin": known?.pin, "ca": known?.caFile][$0] ?? nil },
-                environment: [:]) { _ in nil }
-        } else {
-            choice = try session.choice()
-        }
+        var choice = try session.choice(server: operand("URL"))
         guard let path = SavedLogin.path(session.environment) else {
             throw .usage("there is no HOME directory to remember the session in")
         }
         if let user = flags.value("user") {
             choice.token = nil
+            choice.refresh = nil
             var body: JSONObject = ["name": .string(user), "password": .string(try givenPassword())]
             if let code = flags.value("code") { body["code"] = .string(code) }
             let grant = try await session.core(choice).post("/api/v1/sessions", .object(body))
