@@ -95,10 +95,8 @@ public struct FactsCollector: Sendable {
         facts["agent_version"] = .string(agentVersion)
         facts["disks"] = .array(Self.disks())
         facts["addresses"] = .array(Self.addresses().map { .string($0) })
-        if let text = (try? Files.read("/proc/uptime", limit: 256)).map({ String(decoding: $0, as: UTF8.self) }),
-            let seconds = text.split(separator: ".").first.flatMap({ Int64($0) })
-        {
-            facts["uptime_s"] = .integer(seconds)
+        if let booted = Self.fields(of: "/proc/stat", separator: " ")["btime"].flatMap({ Int64($0) }) {
+            facts["booted_s"] = .integer(booted)
         }
     }
 
@@ -136,7 +134,9 @@ public struct FactsCollector: Sendable {
             disks.append([
                 "mount": .string(String(parts[1])), "device": .string(String(parts[0])),
                 "type": .string(String(parts[2])), "total_kib": .integer(Int64(clamping: status.f_blocks * block / 1_024)),
-                "free_kib": .integer(Int64(clamping: status.f_bavail * block / 1_024)),
+                // In whole percent, so that the same machine says the same for a while.
+                "used_percent": .integer(
+                    status.f_blocks == 0 ? 0 : Int64((status.f_blocks - status.f_bavail) * 100 / status.f_blocks)),
             ])
             if disks.count == listLimit { break }
         }

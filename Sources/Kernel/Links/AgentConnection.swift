@@ -21,12 +21,8 @@ final class AgentConnection: WebSocketDelegate {
         var machine: CoreHandshakeStateMachine
         var claimed: ClientID?
         var proved: ProvedAgent?
-        let markAuthenticated: () -> Void
 
-        init(_ machine: CoreHandshakeStateMachine, _ markAuthenticated: @escaping () -> Void) {
-            self.machine = machine
-            self.markAuthenticated = markAuthenticated
-        }
+        init(_ machine: CoreHandshakeStateMachine) { self.machine = machine }
     }
 
     private final class Seal {
@@ -62,8 +58,7 @@ final class AgentConnection: WebSocketDelegate {
     private var beatSentAt: UInt64 = 0
 
     init(
-        socket: WebSocketConnection, home: LinkHome, address: String, identity: CoreIdentity, binding: LinkBinding,
-        markAuthenticated: @escaping () -> Void
+        socket: WebSocketConnection, home: LinkHome, address: String, identity: CoreIdentity, binding: LinkBinding
     ) {
         self.socket = socket
         self.home = home
@@ -72,7 +67,7 @@ final class AgentConnection: WebSocketDelegate {
         opening = Opening(
             CoreHandshakeStateMachine(
                 identity: identity, nonce: Random.bytes(32), binding: binding, now: home.loop.now / 1_000_000,
-                to: &home.writer), markAuthenticated)
+                to: &home.writer))
     }
 
     private var endpoint: AgentEndpoint { home.endpoint }
@@ -209,7 +204,8 @@ final class AgentConnection: WebSocketDelegate {
         case .pending(let enrollment, let fingerprint):
             if phase != .pending {
                 phase = .pending
-                opening?.markAuthenticated()
+                // The registry bounds these by itself, per address too.
+                socket.markAuthenticated()
                 write { writer in
                     writer.frame(
                         .pending,
@@ -234,7 +230,7 @@ final class AgentConnection: WebSocketDelegate {
         phase = .active
         channels = CoreChannelsStateMachine(limit: endpoint.options.channels)
         heartbeatSeconds = UInt64(clamping: max(1, client.heartbeatSeconds))
-        opening.markAuthenticated()
+        socket.markAuthenticated()
         self.opening = nil
         let link = AgentLink(
             client: client.client, epoch: client.epoch, address: address, connection: Confined(self, on: home.loop))

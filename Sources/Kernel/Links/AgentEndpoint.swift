@@ -77,8 +77,7 @@ public final class AgentEndpoint: Sendable {
             }
             let address = exchange.address.description
             let connection = AgentConnection(
-                socket: socket, home: home, address: address, identity: identity(), binding: binding,
-                markAuthenticated: { [weak socket] in socket?.markAuthenticated() })
+                socket: socket, home: home, address: address, identity: identity(), binding: binding)
             socket.delegate = connection
             connection.begin()
         } catch { exchange.refuse(error) }
