@@ -76,7 +76,7 @@ let package = Package(
         tests("ReactorTests", ["Reactor"]),
         tests("SystemTests", ["System", "Reactor"]),
         tests("TransportTests", ["Transport", "Reactor", "Crypto"]),
-        tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto"]),
+        tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto", "Program"]),
         tests("KernelTests", ["Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),

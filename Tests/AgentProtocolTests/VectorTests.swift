@@ -1,0 +1,115 @@
+import Crypto
+import Program
+import Testing
+
+@testable import AgentProtocol
+
+/// The vectors of Docs/agent-protocol.md against the code.
+@Suite struct VectorTests {
+    /// `### name` and the code block under it, white space taken out.
+    private static func vectors() throws -> [String: String] {
+        let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+        let text = String(
+            decoding: try readSmallFile("/" + root + "/Docs/agent-protocol.md", limit: 1 << 20), as: UTF8.self)
+        var vectors: [String: String] = [:]
+        var name: String?
+        var isInside = false
+        for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
+            if line.hasPrefix("### ") {
+                name = String(line.dropFirst(4))
+            } else if line == "```" {
+                isInside.toggle()
+            } else if isInside, let name {
+                vectors[name, default: ""] += line.filter { $0 != " " }
+            }
+        }
+        return vectors
+    }
+
+    static func number(_ first: UInt8, _ count: Int) -> [UInt8] {
+        (0..<count).map { first &+ UInt8(truncatingIfNeeded: $0) }
+    }
+
+    static var transcript: HandshakeTranscript {
+        let challenge = Challenge(
+            features: ["execution"], nonce: number(0, 32), coreKey: number(0x10, 91), binding: .tlsExporter)
+        let hello = Hello(
+            features: ["execution"], nonce: number(0x40, 32), agentKey: number(0x60, 91), client: Samples.command.sameBits(),
+            bootID: "boot", epoch: 7, agentVersion: "1", hostname: "host")
+        return HandshakeTranscript(
+            challenge: challenge, hello: hello, challengeHash: SHA256.hash(challenge.payload),
+            helloHash: SHA256.hash(hello.payload), binding: number(0x80, 32))
+    }
+
+    static func encoded() -> [String: [UInt8]] {
+        func frame(_ body: (inout FrameWriter) -> Void) -> [UInt8] {
+            var writer = FrameWriter()
+            body(&writer)
+            return writer.bytes
+        }
+        return [
+            "open": frame {
+                $0.begin(.open, flags: 1, channel: 1)
+                Order(
+                    command: Samples.command, invocation: .argv(["/bin/echo", "hello"]), timeoutMilliseconds: 5_000,
+                    correlation: "r-1"
+                ).write(to: &$0)
+                $0.end()
+            },
+            "started": frame { $0.frame(.started, channel: 1, offset: 1_700_000_000_123) },
+            "data": frame { writer in
+                _ = writer.data(stream: .standardOutput, channel: 1, offset: 0, maximum: 16) { span in
+                    for byte in Array("hello\n".utf8) { span.append(byte) }
+                    return 6
+                }
+            },
+            "exit": frame {
+                $0.begin(.exit, channel: 1)
+                ExitRecord(
+                    command: Samples.command, outcome: .exited(code: 0), started: .yes, startedAt: 1_700_000_000_123,
+                    finishedAt: 1_700_000_000_125, durationMicroseconds: 1_900, userMicroseconds: 700,
+                    systemMicroseconds: 300, maximumResidentBytes: 1 << 20, standardOutputBytes: 6
+                ).write(to: &$0)
+                $0.end()
+            },
+            "exit-acknowledged": frame { $0.frame(.exitAcknowledged, channel: 1) },
+            "report": frame {
+                $0.begin(.report)
+                ExecutionReport(
+                    command: Samples.command, started: .yes, standardOutputBytes: 6, standardErrorBytes: 0, exit: nil
+                ).write(to: &$0)
+                $0.end()
+            },
+            "decision": frame {
+                ResumeDecision.resume(command: Samples.command, standardOutputFrom: 6, standardErrorFrom: 0)
+                    .writeFrame(channel: 2, to: &$0)
+            },
+            "credit": frame { $0.frame(.credit, flags: 2, channel: 2, offset: 131_072) },
+            "beat-answer": frame {
+                $0.begin(.beatAnswer, offset: 99)
+                BeatAnswer(
+                    loadHundredths: 150, memoryAvailableKiB: 2_048, memoryTotalKiB: 4_096, runningExecutions: 1
+                ).write(to: &$0)
+                $0.end()
+            },
+            "transcript of the core, SHA-256": SHA256.hash(transcript.signed(by: .core)),
+            "transcript of the agent with a token, SHA-256": SHA256.hash(
+                transcript.signed(
+                    by: .agent,
+                    token: "cmt1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA." + String(repeating: "0", count: 64))),
+            "liveness": LivenessCheck.signed(nonce: number(0, 32), client: Samples.command.sameBits(), epoch: 7),
+        ]
+    }
+
+    @Test func pageAndCodeSayTheSame() throws {
+        let vectors = try Self.vectors()
+        let encoded = Self.encoded()
+        #expect(Set(vectors.keys) == Set(encoded.keys))
+        for (name, bytes) in encoded { #expect(vectors[name] == Hex.encode(bytes), "\(name)") }
+    }
+}
+
+extension Identifier {
+    /// The same 128 bits as an identifier of something else.
+    func sameBits<Other>() -> Identifier<Other> { Identifier<Other>(high: high, low: low) }
+}
