@@ -42,7 +42,7 @@ public enum ChannelKind: UInt8, Sendable, CaseIterable {
 }
 
 /// In which order frames leave when the link is busy. A lower number is never behind a higher one by more than what
-/// the socket already holds (`WireLimits.socketBacklogBytes`).
+/// the socket already holds: output is handed to it only while it is below its high mark.
 public enum Lane: UInt8, Sendable, CaseIterable {
     /// Heartbeat, cancel, credit, acknowledgement, exit: needs no credit.
     case control = 0
@@ -91,8 +91,6 @@ public enum WireLimits {
     public static let channels = 1_024
     /// Reports of one link. An agent that holds more executions reports the oldest and the rest after these ended.
     public static let reports = 4_096
-    /// Bulk data is handed to the socket only while less than this waits there.
-    public static let socketBacklogBytes = 64 * 1_024
     public static let refusalCodeBytes = 64
     public static let refusalTextBytes = 4_096
     /// Arguments, environment variables, …

@@ -11,6 +11,8 @@ final class AgentConnection: WebSocketDelegate {
     static let subprotocol = "client-manager.v1"
     /// A link is half-open when this many heartbeats in a row went unanswered.
     private static let missedBeats: UInt64 = 2
+    /// What may wait for an agent that does not read: a few of the largest orders. More ends the link.
+    private static let outputBound = 4 << 20
 
     private enum Phase {
         case handshake, deciding, pending, active, closed
@@ -79,6 +81,7 @@ final class AgentConnection: WebSocketDelegate {
         home.add(self)
         home.handshakes += 1
         heardAt = home.loop.now
+        socket.setOutputBound(Self.outputBound)
         socket.send(home.writer.bytes)
         let timer = Timer { [unowned self] in timerFired() }
         self.timer = timer
