@@ -138,7 +138,10 @@ private struct Fleet {
             }
             agent.sent(piece, count)
         }
-        while !agent.writeControl(to: &writer) {}
+        repeat {
+            if !writer.bytes.isEmpty { toCore.append(writer.bytes) }
+            writer.reset()
+        } while !agent.writeControl(to: &writer)
         if !writer.bytes.isEmpty { toCore.append(writer.bytes) }
     }
 }
@@ -354,7 +357,8 @@ private struct Fleet {
         let third = agent.nextOutput()
         #expect(third == nil)
         var writer = FrameWriter()
-        while !agent.writeControl(to: &writer) {}
+        let isComplete = agent.writeControl(to: &writer)
+        #expect(isComplete)
         let bytes = try frame(writer.bytes).1
         let record = try ExitRecord(reading: bytes.span.bytes)
         #expect(record.standardOutputBytes == 40)
