@@ -4,12 +4,7 @@ import Program
 extension Kernel {
     /// Numbers that are read when somebody asks, from the services that know them.
     func registerMetrics() {
-        let clients = clients
-        for state in ClientState.allCases {
-            metrics.reading(
-                "client_manager_clients", "Clients by state.", labels: [("state", state.rawValue)]
-            ) { Double(clients.count(of: state)) }
-        }
+        enrollment.register(in: metrics)
         let store = store
         metrics.reading("client_manager_store_queue", "Writes that wait or run.") { Double(store.queueDepth) }
         metrics.reading("client_manager_store_commits_total", "Group commits.", isTotal: true) {

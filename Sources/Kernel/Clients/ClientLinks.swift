@@ -1,6 +1,7 @@
 import AgentProtocol
 import JSON
 import Reactor
+import Synchronization
 
 /// What links tell the registry. Called on the links' loops.
 extension Clients {
@@ -65,6 +66,7 @@ extension Clients {
 
     /// Allocates nothing.
     public func heartbeat(_ client: ClientID, _ beat: Beat) {
+        heartbeats.wrappingAdd(1, ordering: .relaxed)
         let now = clock()
         let sample = BeatSample(
             at: UInt32(clamping: now / 1_000), roundTripMicroseconds: beat.roundTripMicroseconds,

@@ -8,6 +8,9 @@ extension Clients {
                 "client_manager_clients", "Clients in the registry by state.", labels: [("state", state.rawValue)]
             ) { [self] in Double(count(of: state)) }
         }
+        metrics.reading("client_manager_heartbeats_total", "Heartbeats taken from agents.", isTotal: true) { [self] in
+            Double(heartbeats.load(ordering: .relaxed))
+        }
     }
 }
 

@@ -36,6 +36,8 @@ public final class Clients: Sendable {
     let clock: @Sendable () -> UInt64
     let fleet: Mutex<FleetTable>
     let unwritten = Mutex(UnwrittenLinks())
+    /// Taken since the start.
+    let heartbeats = Atomic<UInt64>(0)
 
     public static let migrations = ClientsSchema.migrations + GroupsSchema.migrations + EnrollmentSchema.migrations
 
