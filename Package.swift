@@ -27,10 +27,10 @@ let sharedOpenSSL: [LinkerSetting] = [.linkedLibrary("ssl"), .linkedLibrary("cry
 let relocatable: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-rpath=$ORIGIN/../lib"])] + sharedOpenSSL
 
 /// The agent is one file for any x86_64 Linux: Swift's runtime, OpenSSL and the C++ runtime inside, only glibc from
-/// outside. `Support/link` shadows libstdc++ for the linker; lld, because gold does not follow it.
+/// outside. `.make/link` shadows libstdc++ for the linker; lld, because gold does not follow it.
 let selfContained: [LinkerSetting] = [
     .unsafeFlags([
-        "-static-stdlib", "-use-ld=lld", "-L", "\(Context.packageDirectory)/Support/link",
+        "-static-stdlib", "-use-ld=lld", "-L", "\(Context.packageDirectory)/.make/link",
         "-Xclang-linker", "-static-libgcc", "-Xlinker", "-l:libssl.a", "-Xlinker", "-l:libcrypto.a",
         "-Xlinker", "--as-needed", "-Xlinker", "--no-export-dynamic",
     ])
@@ -81,6 +81,7 @@ let package = Package(
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON"]),
+        tests("CoreTests", ["client-manager", "Crypto", "Kernel", "Web", "Program", "Reactor"]),
         tests("MapTests", []),
     ]
 )

@@ -7,7 +7,7 @@ enum CoreCommandLine {
     private static let usage = """
         usage:
           client-manager serve --data-dir DIR [--config FILE] [--listen ADDRESS:PORT] [--tls auto|off|files]
-          client-manager config check|show [--config FILE]
+          client-manager config check|show [--config FILE], config document
           client-manager audit verify --data-dir DIR | --file FILE
           client-manager backup --data-dir DIR --to DIR
           client-manager restore --from DIR --data-dir DIR
@@ -24,6 +24,9 @@ enum CoreCommandLine {
         case ("audit", "verify"): return CoreMaintenance.auditVerify(Array(arguments.dropFirst(2)))
         case ("backup", _): return CoreMaintenance.backup(Array(arguments.dropFirst()))
         case ("restore", _): return CoreMaintenance.restore(Array(arguments.dropFirst()))
+        case ("config", "document"):
+            print(Configuration.markdown(CoreConfiguration.declarations), terminator: "")
+            return 0
         case ("version", _), ("--version", _):
             print("client-manager \(BuildID.description)")
             return 0

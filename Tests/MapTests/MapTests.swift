@@ -61,6 +61,33 @@ private let platform: Set<String> = ["Glibc", "Synchronization"]
         }
     }
 
+    /// `Problem(404, "code"` and `.conflict("code"` in the sources against Docs/errors.md.
+    @Test func everyErrorCodeIsDocumented() {
+        let document = lines("/" + root.joined(separator: "/") + "/Docs/errors.md").joined(separator: "\n")
+        var found = 0
+        for target in map.keys {
+            for file in swiftFiles(sources + "/" + target) {
+                let text = lines(file).map { $0.drop { $0 == " " } }.joined()
+                for opening in ["Problem(", ".conflict("] {
+                    for piece in text.split(separator: opening).dropFirst() {
+                        guard let code = code(at: piece) else { continue }
+                        found += 1
+                        #expect(document.contains("`\(code)`"), "Docs/errors.md lacks \(code) (\(file))")
+                    }
+                }
+            }
+        }
+        #expect(found > 80)
+    }
+
+    /// The first literal of an argument list that begins with it, or with a status and it.
+    private func code(at text: Substring) -> String? {
+        let rest = text.drop { $0.isNumber || $0 == "," || $0 == " " }
+        guard rest.first == "\"" else { return nil }
+        let code = rest.dropFirst().prefix { $0 != "\"" }
+        return code.allSatisfy { $0.isLowercase || $0.isNumber || $0 == "-" } && !code.isEmpty ? String(code) : nil
+    }
+
     private func imported(_ line: String) -> String? {
         let words = line.split(separator: " ").map(String.init)
         guard let index = words.firstIndex(of: "import"), index <= 1, words.count > index + 1,
