@@ -81,7 +81,7 @@ let package = Package(
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON"]),
-        tests("CoreTests", ["client-manager", "Crypto", "Kernel", "Web", "Program", "Reactor"]),
+        tests("CoreTests", ["client-manager", "Crypto", "Kernel", "Web", "Program", "Reactor", "System"]),
         tests("MapTests", []),
     ]
 )

@@ -43,11 +43,11 @@ enum CoreConfiguration {
         "http.trusted_proxies", "Address ranges whose Forwarded, X-Forwarded-For and PROXY v2 are believed.",
         allowed: "ADDRESS or ADDRESS/BITS", atMost: 64)
     static let strangersPerAddress = ConfigurationKey.integer(
-        "limits.unauthenticated_per_address", default: 64, in: 1...100_000,
-        "Connections of one address that have not proved who they are; more wait unread.")
+        "limits.unauthenticated_per_address", default: 256, in: 1...100_000,
+        "Connections of one address and loop that have not proved who they are; more wait unread.")
     static let connections = ConfigurationKey.integer(
-        "limits.connections", default: 0, in: 0...1_000_000,
-        "Connections in all; 0 takes what the open-file limit allows.")
+        "limits.connections_per_loop", default: 60_000, in: 16...1_000_000,
+        "Connections of one event loop; more are closed as they come.")
 
     static let strangerRate = ConfigurationKey.integer(
         "limits.stranger_rate", default: 1_000, in: 1...1_000_000,

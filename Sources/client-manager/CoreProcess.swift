@@ -95,6 +95,8 @@ final class CoreProcess: Sendable {
         }
         let pipeline = try CoreRoutes.pipeline(kernel, configuration)
         var settings = HTTPServerConfiguration()
+        settings.unauthenticatedPerAddress = configuration[CoreConfiguration.strangersPerAddress]
+        settings.connectionsPerLoop = configuration[CoreConfiguration.connections]
         settings.trustedProxies = configuration[CoreConfiguration.trustedProxies].compactMap { AddressRange($0) }
         return try await HTTPServer.start(at: address, on: loops, configuration: settings, tls: tls) { loop in
             WebService(pipeline: pipeline, loop: loop, takeovers: ["/agent": { kernel.links.accept($0) }])

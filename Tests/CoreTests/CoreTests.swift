@@ -3,6 +3,7 @@ import Glibc
 import Kernel
 import Program
 import Reactor
+import System
 import Testing
 import Web
 
@@ -38,7 +39,7 @@ import Web
         #expect(fault == nil)
         loop.stop()
         loop.join()
-        _ = directory.withCString { path in nftw(path, { path, _, _, _ in remove(path) }, 16, FTW_DEPTH.rawValue.signed | FTW_PHYS.rawValue.signed) }
+        try? Files.removeTree(directory)
     }
 
     @Test func strangersReachNothingButTheListedRoutes() async throws {
@@ -60,8 +61,4 @@ import Web
         let text = String(decoding: try readSmallFile(Self.root + "/Docs/configuration.md", limit: 1 << 20), as: UTF8.self)
         #expect(text.contains(Configuration.markdown(CoreConfiguration.declarations)))
     }
-}
-
-extension UInt32 {
-    fileprivate var signed: Int32 { Int32(bitPattern: self) }
 }
