@@ -51,6 +51,6 @@ enum CoreRoutes {
             router: router, gate: SecurityGate(security: kernel.security, store: kernel.store),
             origins: OriginPolicy(
                 hosts: configuration[CoreConfiguration.hosts], origins: configuration[CoreConfiguration.origins]),
-            observe: RequestMetrics(kernel.metrics).observe)
+            observe: { [metrics = RequestMetrics(kernel.metrics)] in metrics.observe($0, $1, $2) })
     }
 }

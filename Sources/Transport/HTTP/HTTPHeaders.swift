@@ -94,6 +94,17 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
                 valueStart: UInt32(valueStart), valueCount: UInt32(bytes.count - valueStart)))
     }
 
+    /// Adds all fields of `other`, whose bytes have been checked when they were added there.
+    public mutating func append(_ other: HTTPHeaders) {
+        let shift = UInt32(bytes.count)
+        bytes.append(contentsOf: other.bytes)
+        for var field in other.fields {
+            field.nameStart += shift
+            field.valueStart += shift
+            fields.append(field)
+        }
+    }
+
     /// Replaces all fields of this name.
     public mutating func set(_ name: String, _ value: String) {
         remove(name)

@@ -107,10 +107,3 @@ public enum OpenAPI {
         ],
     ]
 }
-
-extension Route {
-    /// The names in braces, in order.
-    var parameterNames: [String] {
-        pattern.split(separator: "/").filter { $0.hasPrefix("{") }.map { String($0.dropFirst().dropLast()) }
-    }
-}

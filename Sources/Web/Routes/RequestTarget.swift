@@ -11,23 +11,32 @@ public struct RequestTarget: Sendable {
         guard target.utf8.first == 0x2F else {
             throw .invalid("the request target must begin with \"/\"")
         }
-        let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        // Bytes, not characters: grapheme breaking would cost more than the rest of a short request.
+        let bytes = target.utf8
+        let pathEnd = bytes.firstIndex(of: 0x3F) ?? bytes.endIndex
         var segments: [String] = []
-        for raw in parts[0].dropFirst().split(separator: "/", omittingEmptySubsequences: false) {
-            let segment = try RequestTarget.decoded(raw, plusIsSpace: false)
+        var start = bytes.index(after: bytes.startIndex)
+        while true {
+            let end = bytes[start..<pathEnd].firstIndex(of: 0x2F) ?? pathEnd
+            let segment = try RequestTarget.decoded(bytes[start..<end], plusIsSpace: false)
             guard segment != ".", segment != ".." else { throw .invalid("the path has a dot segment") }
             segments.append(segment)
+            guard end < pathEnd else { break }
+            start = bytes.index(after: end)
         }
         if segments.last == "" { segments.removeLast() }
         guard !segments.contains("") else { throw .invalid("the path has an empty segment") }
         self.segments = segments
-        query = try Query(parts.count > 1 ? String(parts[1]) : "")
+        query = try Query(pathEnd < bytes.endIndex ? bytes[bytes.index(after: pathEnd)...] : bytes[pathEnd...])
     }
 
-    static func decoded(_ text: some StringProtocol, plusIsSpace: Bool) throws(Problem) -> String {
+    static func decoded(_ text: some Collection<UInt8>, plusIsSpace: Bool) throws(Problem) -> String {
+        if text.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != 0x25 && $0 != 0x2B }) {
+            return String(decoding: text, as: UTF8.self)
+        }
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(text.utf8.count)
-        var iterator = text.utf8.makeIterator()
+        bytes.reserveCapacity(text.count)
+        var iterator = text.makeIterator()
         while let byte = iterator.next() {
             switch byte {
             case 0x25:
@@ -58,14 +67,15 @@ public struct RequestTarget: Sendable {
 public struct Query: Sendable {
     public let items: [(name: String, value: String)]
 
-    init(_ text: String) throws(Problem) {
+    init(_ text: some Collection<UInt8>) throws(Problem) {
         var items: [(name: String, value: String)] = []
-        for pair in text.split(separator: "&") {
-            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        for pair in text.split(separator: 0x26) {
+            let equals = pair.firstIndex(of: 0x3D) ?? pair.endIndex
+            let value = equals < pair.endIndex ? pair[pair.index(after: equals)...] : pair[equals...]
             items.append(
                 (
-                    try RequestTarget.decoded(parts[0], plusIsSpace: true),
-                    parts.count > 1 ? try RequestTarget.decoded(parts[1], plusIsSpace: true) : ""
+                    try RequestTarget.decoded(pair[..<equals], plusIsSpace: true),
+                    try RequestTarget.decoded(value, plusIsSpace: true)
                 ))
             guard items.count <= 64 else { throw .invalid("more than 64 query parameters") }
         }

@@ -72,6 +72,8 @@ public struct Route: Sendable {
     ) {
         self.method = method
         self.pattern = pattern
+        area = Self.area(of: pattern)
+        parameterNames = pattern.split(separator: "/").filter { $0.hasPrefix("{") }.map { String($0.dropFirst().dropLast()) }
         self.access = access
         self.summary = summary
         self.query = query
@@ -90,8 +92,12 @@ public struct Route: Sendable {
             auditedRead: auditedRead, handler: handler)
     }
 
-    /// `clients` for `/api/v1/clients/{id}`: the group of the operation in the document.
-    var area: String {
+    /// `clients` for `/api/v1/clients/{id}`: the group of the operation in the document and in the metrics.
+    public let area: String
+    /// The names in braces, in order.
+    let parameterNames: [String]
+
+    private static func area(of pattern: String) -> String {
         let segments = pattern.split(separator: "/")
         if segments.count > 2, segments[0] == "api" { return String(segments[2]) }
         return segments.first.map(String.init) ?? "root"

@@ -19,7 +19,7 @@ public struct OriginPolicy: Sendable {
     func check(_ headers: HTTPHeaders) throws(Problem) {
         guard let host = headers["host"]?.lowercased() else { throw Problem(400, "invalid", "the Host field is missing") }
         let name = OriginPolicy.name(of: host)
-        guard OriginPolicy.isAddress(name) || name == "localhost" || hosts.contains(name) || hosts.contains("*") else {
+        guard OriginPolicy.isAddress(name.utf8) || name == "localhost" || hosts.contains(name) || hosts.contains("*") else {
             throw Problem(
                 421, "host-unknown",
                 "this server does not answer to the name \"\(name.prefix(255))\"; list it in the setting http.hosts")
@@ -48,13 +48,28 @@ public struct OriginPolicy: Sendable {
     }
 
     private static func name(of host: String) -> String {
-        if host.hasPrefix("["), let end = host.firstIndex(of: "]") { return String(host[...end]) }
-        return String(host.prefix { $0 != ":" })
+        let bytes = host.utf8
+        if bytes.first == 0x5B, let end = bytes.firstIndex(of: 0x5D) { return String(host[...end]) }
+        guard let colon = bytes.firstIndex(of: 0x3A) else { return host }
+        return String(host[..<colon])
     }
 
-    private static func isAddress(_ name: String) -> Bool {
-        if name.hasPrefix("[") { return true }
-        let parts = name.split(separator: ".", omittingEmptySubsequences: false)
-        return parts.count == 4 && parts.allSatisfy { UInt8($0) != nil }
+    /// Four decimal numbers below 256 with dots between, or an IPv6 address in brackets.
+    private static func isAddress(_ name: String.UTF8View) -> Bool {
+        if name.first == 0x5B { return true }
+        var parts = 1
+        var value = -1
+        for byte in name {
+            switch byte {
+            case 0x30...0x39:
+                value = max(value, 0) * 10 + Int(byte - 0x30)
+                guard value < 256 else { return false }
+            case 0x2E where value >= 0:
+                parts += 1
+                value = -1
+            default: return false
+            }
+        }
+        return parts == 4 && value >= 0
     }
 }

@@ -178,6 +178,10 @@ public final class Pipeline: Sendable {
         return Response(status: 204, headers: headers, body: .bytes([]))
     }
 
+    private static let securityFields: HTTPHeaders = [
+        "x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer",
+    ]
+
     /// The fields that every answer carries.
     private func finish(
         _ response: Response, _ head: HTTPRequestHead, _ route: Route?, _ correlation: String
@@ -186,9 +190,7 @@ public final class Pipeline: Sendable {
         if let allowed = origins.headers(for: head.headers) {
             for field in allowed.all { response.headers.set(field.name, field.value) }
         }
-        response.headers.add("x-content-type-options", "nosniff")
-        response.headers.add("x-frame-options", "DENY")
-        response.headers.add("referrer-policy", "no-referrer")
+        response.headers.append(Pipeline.securityFields)
         if response.headers["cache-control"] == nil { response.headers.add("cache-control", "no-store") }
         if response.headers["content-security-policy"] == nil {
             response.headers.add("content-security-policy", "default-src 'none'; frame-ancestors 'none'")
