@@ -23,12 +23,23 @@ public final class Kernel: Sendable {
         public var links = AgentEndpointOptions()
         /// Seals private keys and other secrets on disk; by default they are plain files, mode 0600.
         public var safe = KeySafe()
-        /// What the core's own certificate is valid for; at least one.
-        public var certificateNames: [CertificateName]
+        /// DNS names and addresses that the core's own certificate is valid for; at least one.
+        public var certificateNames: [String]
 
-        public init(directory: String, certificateNames: [CertificateName]) {
+        public init(directory: String, certificateNames: [String]) {
             self.directory = directory
             self.certificateNames = certificateNames
+        }
+
+        func names() throws(Problem) -> [CertificateName] {
+            var names: [CertificateName] = []
+            for text in certificateNames {
+                guard let name = CertificateName(text) else {
+                    throw .invalid("tls.names: \"\(text)\" is neither a DNS name nor an address")
+                }
+                names.append(name)
+            }
+            return names
         }
     }
 
@@ -78,7 +89,7 @@ public final class Kernel: Sendable {
         settings = try await Settings.load(store: store, events: events)
         audit = Audit(store: store, settings: settings)
         let identity = try IdentityService.open(
-            directory: options.directory + "/keys", safe: safe, names: options.certificateNames, now: unixMilliseconds())
+            directory: options.directory + "/keys", safe: safe, names: try options.names(), now: unixMilliseconds())
         self.identity = identity
         security = try await Security.load(
             store: store, directory: options.directory, safe: safe, options: options.security)

@@ -1,5 +1,4 @@
 import API
-import Crypto
 import Glibc
 import JSON
 import Kernel
@@ -73,8 +72,7 @@ final class CoreProcess: Sendable {
     }
 
     private func kernelOptions() throws -> Kernel.Options {
-        let names = (["localhost", "127.0.0.1", "::1"] + configuration[CoreConfiguration.tlsNames])
-            .compactMap { CertificateName($0) }
+        let names = ["localhost", "127.0.0.1", "::1"] + configuration[CoreConfiguration.tlsNames]
         var options = Kernel.Options(directory: directory, certificateNames: names)
         options.store.synchronous = configuration[CoreConfiguration.synchronous]
         let (file, syslog) = (configuration[CoreConfiguration.auditFile], configuration[CoreConfiguration.auditSyslog])

@@ -1,5 +1,4 @@
 import Agent
-import AgentProtocol
 import Glibc
 import Program
 import Reactor
@@ -41,10 +40,10 @@ enum SwarmProgram {
         }
         var options = SwarmOptions(servers: try ServerList(server), agents: agents)
         if let text = flags.value("enroll-token") {
-            guard let token = EnrollmentToken(text) else {
+            options.token = .init(text)
+            guard options.token != nil else {
                 throw FlagError("--enroll-token must have the form cmt1.SECRET.FINGERPRINT")
             }
-            options.token = token
         }
         options.pins = flags.values("pin")
         options.loops = try flags.integer("loops", in: 1...256) ?? 2

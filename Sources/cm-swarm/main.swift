@@ -1,5 +1,4 @@
 import Agent
-import AgentProtocol
 import Glibc
 import Program
 import Reactor

@@ -1,4 +1,3 @@
-import Crypto
 import Glibc
 import Kernel
 import Program
@@ -25,7 +24,7 @@ import Web
         let fault: String? = await withCheckedContinuation { continuation in
             loop.spawn {
                 do {
-                    var options = Kernel.Options(directory: directory, certificateNames: [CertificateName("localhost")!])
+                    var options = Kernel.Options(directory: directory, certificateNames: ["localhost"])
                     options.links.coreVersion = "test"
                     let kernel = try await Kernel.open(options, log: .silent, metrics: Metrics())
                     body(CoreRoutes.table(kernel, docs: docs))

@@ -1,7 +1,5 @@
-import AgentProtocol
 import JSON
 import Kernel
-import Reactor
 import Web
 
 extension Right {
@@ -88,11 +86,11 @@ public func auditRoutes(_ audit: Audit, isLive: @escaping Liveness) -> [Route] {
             }
             if open.isFull { throw open.problem }
             let start = position
-            let (principal, loop) = (request.principal, request.loop)
+            let principal = request.principal
             return .events { (stream) async throws(StreamClosed) in
                 guard open.enter() else { return }
                 defer { open.leave() }
-                try await tail(audit, after: start, filter, to: stream, on: loop) { isLive(principal) }
+                try await tail(audit, after: start, filter, to: stream, of: request) { isLive(principal) }
             }
         },
         Route(
@@ -112,7 +110,7 @@ public func auditRoutes(_ audit: Audit, isLive: @escaping Liveness) -> [Route] {
 }
 
 private func tail(
-    _ audit: Audit, after start: UInt64, _ filter: AuditFilter, to stream: EventStream, on loop: EventLoop,
+    _ audit: Audit, after start: UInt64, _ filter: AuditFilter, to stream: EventStream, of request: Request,
     while isLive: () -> Bool
 ) async throws(StreamClosed) {
     var position = start
@@ -122,7 +120,7 @@ private func tail(
         if audit.newest > position {
             guard let page = try? await audit.lines(after: position, filter, limit: 200) else {
                 // The store is busy: later.
-                await loop.sleep(milliseconds: 1_000)
+                await request.sleep(milliseconds: 1_000)
                 continue
             }
             for line in page.lines {
@@ -133,7 +131,7 @@ private func tail(
             position = page.reached
             quiet = 0
         } else {
-            await loop.sleep(milliseconds: 500)
+            await request.sleep(milliseconds: 500)
             quiet += 1
             if quiet % 20 == 0 { try await stream.keepAlive() }
         }

@@ -1,4 +1,3 @@
-import AgentProtocol
 import JSON
 import Kernel
 import Synchronization

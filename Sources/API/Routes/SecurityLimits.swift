@@ -1,6 +1,6 @@
 import JSON
 import Kernel
-import Reactor
+import Program
 import Web
 
 extension Right {
@@ -70,7 +70,7 @@ private func json(_ limit: LimitStatus) -> JSONValue {
 private func json(_ identity: IdentityService) throws(Problem) -> JSONValue {
     var object: JSONObject = ["fingerprint": .string(identity.fingerprint)]
     if let backup = identity.backupFingerprint { object["backup_fingerprint"] = .string(backup) }
-    if let ends = identity.rotationEnds(at: unixMilliseconds()) { object["rotation_ends_ms"] = .integer(Int64(ends)) }
+    if let ends = identity.rotationEnds(at: UInt64(Timestamp.now().milliseconds)) { object["rotation_ends_ms"] = .integer(Int64(ends)) }
     object["authority"] = .string(try identity.authorityPEM())
     return .object(object)
 }

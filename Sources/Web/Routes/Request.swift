@@ -28,5 +28,6 @@ public struct Request: Sendable {
     /// The JSON body, checked against the route's schema. `null` for routes without one.
     public var json: JSONValue { parsedBody ?? .null }
 
-    public func bytes() -> [UInt8] { body }
+    /// Suspends the handler; the loop goes on with other work.
+    public func sleep(milliseconds: UInt64) async { await loop.sleep(milliseconds: milliseconds) }
 }
