@@ -130,7 +130,7 @@ private final class RegistryAPI: Sendable {
         let wrong = try await api.call(.get, "/clients?selector=n%3D%3D")
         #expect(wrong.status == 400 && wrong.json["code"]?.string == "selector-invalid")
         #expect(try await api.call(.get, "/clients?cursor=x").status == 400)
-        #expect(try await api.call(.get, "/clients?q=H3").json["total"]?.integer == 0)  // no facts reported yet
+        #expect(try await api.call(.get, "/clients?q=h3.example").json["total"]?.integer == 0)  // no facts reported yet
     }
 
     @Test func changesAreConditionalOnWhatWasSeen() async throws {

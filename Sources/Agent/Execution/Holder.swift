@@ -324,11 +324,16 @@ public final class Holder {
     // MARK: The end
 
     /// Until exec the child lived in the holder's memory, and the kernel counts that as the child's. A peak that is not
-    /// above the holder's own says nothing about the program: 0, not known.
+    /// above the holder's own says nothing about the program: 0, not known. The holder's own is VmHWM, because its
+    /// ru_maxrss in turn counts the agent's memory from before the holder's exec.
     private static func measured(_ peak: UInt64) -> UInt64 {
-        var own = rusage()
-        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &own)
-        return peak > UInt64(clamping: own.ru_maxrss) * 1_024 ? peak : 0
+        guard let status = try? Files.read("/proc/self/status", limit: 16 << 10) else { return 0 }
+        for line in status.split(separator: 0x0A) where line.starts(with: "VmHWM:".utf8) {
+            var kibibytes: UInt64 = 0
+            for byte in line where byte >= 0x30 && byte <= 0x39 { kibibytes = kibibytes &* 10 &+ UInt64(byte - 0x30) }
+            return peak > kibibytes &* 1_024 ? peak : 0
+        }
+        return 0
     }
 
     private func recordEnd(_ outcome: Outcome, started: Started, _ end: End = End()) throws(SystemError) {
