@@ -44,8 +44,25 @@ public enum P256 {
 
         public init(spki: [UInt8]) throws(CryptoError) {
             guard spki.count == 91 else { throw .malformed("a P-256 SubjectPublicKeyInfo has 91 bytes") }
-            try self.init(KeyHandle.publicKey(spki: spki))
+            // The encoding of such a key is this prefix and the point, nothing else: one key, one fingerprint.
+            guard spki.starts(with: Self.prefix) else {
+                throw .malformed("not a SubjectPublicKeyInfo of a P-256 key with an uncompressed point (DER)")
+            }
+            let key = spki.withUnsafeBufferPointer { bytes in bytes.baseAddress.flatMap { cm_p256_public($0 + 26) } }
+            guard let key else {
+                ERR_clear_error()
+                throw .malformed("the point of the P-256 key is not on the curve")
+            }
+            handle = KeyHandle(owning: key)
+            self.spki = spki
+            fingerprint = Hex.encode(SHA256.hash(spki))
         }
+
+        /// RFC 5480: SEQUENCE { { ecPublicKey, prime256v1 }, BIT STRING 04 x y }, up to x.
+        private static let prefix: [UInt8] = [
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48,
+            0xCE, 0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+        ]
 
         /// `PUBLIC KEY`, or the key inside a `CERTIFICATE`.
         public init(pem: String) throws(CryptoError) { try self.init(KeyHandle.publicKey(pem: pem)) }
@@ -53,12 +70,7 @@ public enum P256 {
         /// From the affine coordinates, 32 bytes each, as in a JWK (RFC 7518 §6.2).
         public init(x: [UInt8], y: [UInt8]) throws(CryptoError) {
             guard x.count == 32, y.count == 32 else { throw .malformed("P-256 coordinates have 32 bytes each") }
-            // RFC 5480: SEQUENCE { { ecPublicKey, prime256v1 }, BIT STRING 04 x y }.
-            let prefix: [UInt8] = [
-                0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86,
-                0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
-            ]
-            try self.init(spki: prefix + x + y)
+            try self.init(spki: Self.prefix + x + y)
         }
 
         init(_ handle: KeyHandle) throws(CryptoError) {
