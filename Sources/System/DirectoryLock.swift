@@ -11,6 +11,10 @@ public final class DirectoryLock: Sendable {
         try file.lock(subject: path)
     }
 
+    /// Unlocks, not only closes: a child that another thread is just starting holds a copy of the descriptor until its
+    /// exec, and the lock would live as long as that.
+    deinit { _ = flock(file.number, LOCK_UN) }
+
     /// True when some process holds the lock now. A missing file is not held.
     public static func isHeld(directory: String, name: String = "lock") throws(SystemError) -> Bool {
         let path = directory + "/" + name
