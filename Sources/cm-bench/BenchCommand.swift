@@ -7,6 +7,7 @@ enum BenchCommand {
         usage: cm-bench ws-echo --listen ADDRESS:PORT [--tls] [--loops N]   an echo server made of Transport
                cm-bench floor echo|relay [--port P]                        the bare C servers to measure against
                cm-bench run echo|relay|all [--seconds S] [--rounds N]      figures beside their floors
+               cm-bench run commands [--agents N] [--callers N] [--tls] [--seconds S] [--rounds N] [--data-dir D]
 
         """
 
@@ -41,16 +42,28 @@ enum BenchCommand {
     }
 
     private static func measure(_ arguments: [String]) throws(BenchError) {
-        let options = try Options(arguments.dropFirst(), known: ["seconds", "rounds"], switches: [])
+        let isCommands = arguments.first == "commands"
+        let options = try Options(
+            arguments.dropFirst(), known: ["seconds", "rounds"] + (isCommands ? ["agents", "callers", "data-dir"] : []),
+            switches: isCommands ? ["tls"] : [])
         let seconds = try options.number("seconds", 3)
         let rounds = try options.number("rounds", 3)
         say(Machine.description)
         switch arguments.first {
         case "echo": try EchoFigure.run(seconds: seconds, rounds: rounds)
         case "relay": try RelayFigure.run(seconds: seconds, rounds: rounds)
+        case "commands":
+            let agents = max(1, try options.number("agents", 100))
+            let callers = max(1, try options.number("callers", 50))
+            try CommandFigure(
+                agents: agents, callers: callers, isSecure: options["tls"] != nil, seconds: seconds, rounds: rounds,
+                dataDirectory: options["data-dir"]
+            ).run()
         case "all":
             try EchoFigure.run(seconds: seconds, rounds: rounds)
-            try RelayFigure.run(seconds: seconds, rounds: rounds)
+            try CommandFigure(
+                agents: 100, callers: 50, isSecure: false, seconds: seconds, rounds: rounds, dataDirectory: nil
+            ).run()
         default: throw BenchError(status: 2, usage)
         }
     }

@@ -37,11 +37,11 @@ enum EchoFigure {
     private static let ratioBar = 0.75
 
     static func run(seconds: Int, rounds: Int) throws(BenchError) {
-        let ours = try Subject(["ws-echo"])
+        let ours = try Subject(nil, ["ws-echo"])
         defer { ours.stop() }
-        let secure = try Subject(["ws-echo", "--tls"])
+        let secure = try Subject(nil, ["ws-echo", "--tls"])
         defer { secure.stop() }
-        let floor = try Subject(["floor", "echo"])
+        let floor = try Subject(nil, ["floor", "echo"])
         defer { floor.stop() }
         let milliseconds = UInt64(seconds) * 1_000
         var failed = false
@@ -75,7 +75,7 @@ enum RelayFigure {
         var rates: [Rate] = []
         for _ in 0..<rounds {
             // A fresh server each time: agents keep their numbers for its life.
-            let floor = try Subject(["floor", "relay"])
+            let floor = try Subject(nil, ["floor", "relay"])
             defer { floor.stop() }
             rates.append(try .measure(floor) { cm_load_relay($0, 100, 50, UInt64(seconds) * 1_000, &$1) })
         }

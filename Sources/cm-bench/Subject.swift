@@ -1,59 +1,102 @@
 import Glibc
 
-/// A server under measurement: a child process of this program, its address, and the CPU time that it has used.
-struct Subject {
+/// A program that was started to be measured, or to measure with: its pid and what it prints.
+struct Child {
     let pid: pid_t
-    let port: UInt16
-    let isSecure: Bool
+    /// Reading end of its standard output.
+    private let output: Int32
 
-    /// Starts this program again with `arguments` and waits for its ready line. It dies with `stop`.
-    init(_ arguments: [String]) throws(BenchError) {
+    /// - Parameter program: a path; `nil` starts this program again.
+    init(_ program: String?, _ arguments: [String]) throws(BenchError) {
         var ends: (Int32, Int32) = (0, 0)
         let piped = withUnsafeMutableBytes(of: &ends) { pipe($0.assumingMemoryBound(to: Int32.self).baseAddress) }
         guard piped == 0 else { throw BenchError(status: 4, "pipe failed with errno \(errno)\n") }
-        defer { close(ends.0) }
+        for end in [ends.0, ends.1] { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, ends.1, 1)
-        posix_spawn_file_actions_addclose(&actions, ends.0)
-        posix_spawn_file_actions_addclose(&actions, ends.1)
         var child = pid_t()
-        var words: [UnsafeMutablePointer<CChar>?] = (["cm-bench"] + arguments).map { strdup($0) }
+        let path = program ?? "/proc/self/exe"
+        var words: [UnsafeMutablePointer<CChar>?] = ([program ?? "cm-bench"] + arguments).map { strdup($0) }
         words.append(nil)
-        let status = posix_spawn(&child, "/proc/self/exe", &actions, nil, words, environ)
+        let status = posix_spawn(&child, path, &actions, nil, words, environ)
         for word in words { free(word) }
         close(ends.1)
-        guard status == 0 else { throw BenchError(status: 4, "cannot start the server: errno \(status)\n") }
-        var line: [UInt8] = []
-        var byte: UInt8 = 0
-        while line.count < 1_000, read(ends.0, &byte, 1) == 1, byte != 10 { line.append(byte) }
-        let text = String(decoding: line, as: UTF8.self)
-        guard text.contains("\"ready\""), let url = text.split(separator: "\"").first(where: { $0.hasPrefix("http") }),
-            let colon = url.lastIndex(of: ":"), let port = UInt16(url[url.index(after: colon)...])
-        else {
-            kill(child, SIGKILL)
-            waitpid(child, nil, 0)
-            throw BenchError(status: 4, "the server did not become ready: \(text)\n")
+        guard status == 0 else {
+            close(ends.0)
+            throw BenchError(status: 4, "cannot start \(path): errno \(status)\n")
         }
         pid = child
-        self.port = port
-        isSecure = url.hasPrefix("https")
+        output = ends.0
     }
 
-    func stop() {
-        kill(pid, SIGKILL)
-        waitpid(pid, nil, 0)
+    /// The next line that it prints, empty at the end of its output.
+    func line() -> String {
+        var line: [UInt8] = []
+        var byte: UInt8 = 0
+        while line.count < 65_536, read(output, &byte, 1) == 1, byte != 10 { line.append(byte) }
+        return String(decoding: line, as: UTF8.self)
     }
 
-    /// User and system time of all its threads, seconds; the kernel's tick is 10 ms.
+    /// All that it prints until it ends, and its exit status; `nil` when a signal ended it.
+    func finish() -> (output: [UInt8], status: Int32?) {
+        var bytes: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            let count = read(output, &piece, piece.count)
+            guard count > 0 else { break }
+            bytes += piece[..<count]
+        }
+        close(output)
+        var status: Int32 = 0
+        waitpid(pid, &status, 0)
+        return (bytes, status & 0x7F == 0 ? status >> 8 & 0xFF : nil)
+    }
+
+    /// - Returns: its exit status; `nil` when the signal ended it.
+    @discardableResult
+    func stop(_ signal: Int32 = SIGKILL) -> Int32? {
+        kill(pid, signal)
+        return finish().status
+    }
+
+    /// User and system time of all its threads and of the children that it has waited for, seconds; the kernel's tick is
+    /// 10 ms.
     func cpuSeconds() -> Double {
         let text = readFile("/proc/\(pid)/stat")
         guard let end = text.lastIndex(of: ")") else { return 0 }
         let fields = text[text.index(after: end)...].split(separator: " ")
-        guard fields.count > 12, let user = Double(fields[11]), let system = Double(fields[12]) else { return 0 }
-        return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
+        guard fields.count > 14 else { return 0 }
+        return fields[11...14].reduce(0) { $0 + (Double($1) ?? 0) } / Double(sysconf(Int32(_SC_CLK_TCK)))
     }
+}
+
+/// A server under measurement: a child process with the address of its ready line.
+struct Subject {
+    let child: Child
+    let url: String
+    let port: UInt16
+    /// Its first line.
+    let ready: String
+
+    /// Starts a program (this one without a path) and waits for its ready line. It dies with `stop`.
+    init(_ program: String?, _ arguments: [String]) throws(BenchError) {
+        child = try Child(program, arguments)
+        ready = child.line()
+        guard ready.contains("\"ready\""),
+            let url = ready.split(separator: "\"").first(where: { $0.hasPrefix("http") }),
+            let colon = url.lastIndex(of: ":"), let port = UInt16(url[url.index(after: colon)...])
+        else {
+            child.stop()
+            throw BenchError(status: 4, "the server did not become ready: \(ready)\n")
+        }
+        self.url = String(url)
+        self.port = port
+    }
+
+    func stop() { child.stop() }
+    func cpuSeconds() -> Double { child.cpuSeconds() }
 }
 
 func readFile(_ path: String) -> String {

@@ -32,4 +32,26 @@ int cm_load_echo(
 /// Relay load: `agents` WebSockets that echo, and `callers` HTTP connections with one POST in flight each.
 int cm_load_relay(uint16_t port, int agents, int callers, uint64_t milliseconds, struct cm_load_result *result);
 
+/// Callers of a core. The strings belong to the caller of `cm_load_commands` and live until it returns.
+struct cm_command_load {
+    uint16_t port;
+    int tls;
+    /// HTTP connections, each with at most one request in flight.
+    int callers;
+    /// Requests per second, sent at fixed times whatever the answers do (open loop; latency counts from the time at which
+    /// a request should have gone out). 0: each caller asks again as soon as it has its answer (closed loop).
+    double rate;
+    /// For so long requests are sent; what is under way then is waited for.
+    uint64_t milliseconds;
+    /// An API token.
+    const char *token;
+    /// Ids of clients; the commands go to them in turn.
+    const char *const *clients;
+    int client_count;
+};
+
+/// Posts commands, one client each, and waits for their results in the answer. The count is that of the answers that say
+/// `succeeded`; -1 at the first other answer, or when answers stay out for 30 s. Blocks the calling thread, keeps nothing.
+int cm_load_commands(const struct cm_command_load *load, struct cm_load_result *result);
+
 #endif
