@@ -49,7 +49,7 @@ final class KeyHandle: @unchecked Sendable {
 
     /// The public key of a PEM text: `PUBLIC KEY`, or the one inside a `CERTIFICATE`.
     static func publicKey(pem: String) throws(CryptoError) -> KeyHandle {
-        if pem.contains("-----BEGIN CERTIFICATE-----") {
+        if pem.split(separator: "\n").contains(where: { $0.hasPrefix("-----BEGIN CERTIFICATE-----") }) {
             return try Certificate(pem: pem).publicKeyHandle()
         }
         let key = withReadOnlyBIO(Array(pem.utf8)) { PEM_read_bio_PUBKEY($0, nil, nil, nil) }

@@ -100,7 +100,7 @@ public final class Kernel: Sendable {
         }
         auditSinks = AuditSinks(store: store, audit: audit, targets: options.auditSinks)
         outbox = try await Outbox.load(
-            store: store, events: events, audit: audit, safe: safe, sender: try HTTPWebhookSender()
+            store: store, events: events, audit: audit, safe: safe, sender: HTTPWebhookSender()
         ) { [clients] selector, client in
             (try? clients.matches(Selector(parsing: selector), client)) ?? false
         }

@@ -30,7 +30,7 @@ public struct ControlGroup: Sendable, Equatable {
     /// True while it has processes.
     public var isPopulated: Bool {
         guard let bytes = try? Files.read(path + "/cgroup.events", limit: 4_096) else { return false }
-        return String(decoding: bytes, as: UTF8.self).contains("populated 1")
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n").contains("populated 1")
     }
 
     /// Removes the empty group; false while it has processes.

@@ -36,7 +36,7 @@ enum CoreConfiguration {
         allowed: "a host name or *", atMost: 64)
     static let origins = ConfigurationKey.list(
         "http.origins", "Origins of other sites whose pages may call the API; none by default.",
-        allowed: "SCHEME://HOST[:PORT]", atMost: 64) { $0.contains("://") }
+        allowed: "SCHEME://HOST[:PORT]", atMost: 64, isValid: isOrigin)
     static let docs = ConfigurationKey.toggle(
         "http.docs", default: true, "Serve /docs and /openapi.json (they hold no data).")
     static let trustedProxies = ConfigurationKey.list(
@@ -109,4 +109,10 @@ enum CoreConfiguration {
 enum LogLevelName: String, CaseIterable, Sendable {
     case debug, info, warning, error
     var level: LogLevel { LogLevel(name: rawValue) ?? .info }
+}
+
+/// `SCHEME://HOST[:PORT]` with no path: what a browser sends as `Origin`, so that nothing is listed which never matches.
+private func isOrigin(_ text: String) -> Bool {
+    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+    return parts.count == 3 && parts[0].count > 1 && parts[0].hasSuffix(":") && parts[1].isEmpty && !parts[2].isEmpty
 }

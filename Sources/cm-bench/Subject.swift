@@ -84,7 +84,7 @@ struct Subject {
     init(_ program: String?, _ arguments: [String]) throws(BenchError) {
         child = try Child(program, arguments)
         ready = child.line()
-        guard ready.contains("\"ready\""),
+        guard ready.split(separator: "\"").contains("ready"),
             let url = ready.split(separator: "\"").first(where: { $0.hasPrefix("http") }),
             let colon = url.lastIndex(of: ":"), let port = UInt16(url[url.index(after: colon)...])
         else {

@@ -1,6 +1,7 @@
 import JSON
 import Kernel
 import Program
+import Synchronization
 import Web
 
 /// One thing that must work for the core to serve; `nil` means it does.
@@ -72,10 +73,10 @@ public func documentRoutes(for others: [Route], version: String) -> [Route] {
         answers: [Route.Answer(200, "The document.", .any())]
     ) { (_) async throws(Problem) in .empty }
     let all = others + [page, script, style, description]
-    let document = OpenAPI.document(all, title: "Client Manager", version: version).serialized()
+    let document = OnceMade { OpenAPI.document(all, title: "Client Manager", version: version).serialized() }
     let served = Route(
         description.method, description.pattern, access: .open, description.summary, answers: description.answers
-    ) { (_) async throws(Problem) in .json(bytes: document) }
+    ) { (_) async throws(Problem) in .json(bytes: document.value()) }
     return [page, script, style, served]
 }
 
@@ -85,5 +86,22 @@ private func asset(_ pattern: String, _ text: String, _ contentType: String) -> 
         answers: [Route.Answer(200, "The asset.", contentType: contentType)]
     ) { (_) async throws(Problem) in
         Response.text(text, contentType: contentType).with("cache-control", "public, max-age=300")
+    }
+}
+
+/// Made at the first call and kept: few cores are ever asked for their document, and each start would pay for it.
+private final class OnceMade: Sendable {
+    private let make: @Sendable () -> [UInt8]
+    private let made = Mutex<[UInt8]?>(nil)
+
+    init(_ make: @escaping @Sendable () -> [UInt8]) { self.make = make }
+
+    func value() -> [UInt8] {
+        made.withLock { made in
+            if let made { return made }
+            let bytes = make()
+            made = bytes
+            return bytes
+        }
     }
 }

@@ -222,7 +222,7 @@ enum InstallCommand {
                 """
         }
 
-        private static func escapedValue(_ text: String) -> String { text.replacing("%", with: "%%") }
+        private static func escapedValue(_ text: String) -> String { text.split(separator: "%", omittingEmptySubsequences: false).joined(separator: "%%") }
     }
 }
 

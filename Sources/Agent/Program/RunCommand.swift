@@ -112,7 +112,7 @@ enum RunCommand {
         private static func checkReleaseKey(_ path: String) throws(FlagError) {
             do throws(SystemError) {
                 let text = String(decoding: try Files.read(path, limit: 16_384), as: UTF8.self)
-                guard text.contains("-----BEGIN PUBLIC KEY-----") else {
+                guard text.split(separator: "\n").contains(where: { $0.hasPrefix("-----BEGIN PUBLIC KEY-----") }) else {
                     throw SystemError("read", path, code: EBADMSG)
                 }
             } catch { throw FlagError("--release-key: \(error)") }

@@ -97,8 +97,8 @@ struct CommandHistory: Sendable {
                 }
                 last = summary.id
                 if let principal = query.principal, summary.principal != principal { continue }
-                if let needle, !summary.title.lowercased().contains(needle),
-                    summary.selector?.lowercased().contains(needle) != true
+                if let needle, !holds(summary.title.lowercased(), needle),
+                    !holds(summary.selector?.lowercased() ?? "", needle)
                 {
                     continue
                 }
@@ -245,4 +245,14 @@ struct CommandHistory: Sendable {
             try CommandLoading.specification(id, reader)
         }
     }
+}
+
+/// A title has at most some kilobytes and the needle some hundred bytes: the plain search will do.
+private func holds(_ text: String, _ part: String) -> Bool {
+    var rest = text.utf8[...]
+    while rest.count >= part.utf8.count {
+        if rest.starts(with: part.utf8) { return true }
+        rest = rest.dropFirst()
+    }
+    return false
 }

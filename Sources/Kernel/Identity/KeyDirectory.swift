@@ -8,6 +8,13 @@ struct KeyDirectory: Sendable {
     let safe: KeySafe
     private static let label = "CLIENT MANAGER SEALED KEY"
 
+    private static func isSealed(_ pem: String) -> Bool {
+        pem.split(separator: "\n").contains { $0.hasPrefix("-----BEGIN \(label)-----") }
+    }
+    private static func isPrivateKey(_ pem: String) -> Bool {
+        pem.split(separator: "\n").contains { $0.hasPrefix("-----BEGIN ") && $0.hasSuffix("PRIVATE KEY-----") }
+    }
+
     func prepare() throws(Problem) {
         do {
             try Files.makeDirectories(path)
@@ -20,7 +27,7 @@ struct KeyDirectory: Sendable {
         guard let text = try text(name + ".pem") else { return nil }
         var isStale = safe.isSealing
         var pem = text
-        if text.contains(Self.label) {
+        if Self.isSealed(text) {
             let body = text.split(separator: "\n").filter { !$0.hasPrefix("-----") }.joined()
             guard let sealed = Base64.decode(body) else { throw damaged(name, "its base64 is broken") }
             let opened = try safe.open(sealed, name: name)
@@ -40,7 +47,7 @@ struct KeyDirectory: Sendable {
         var keys: [String] = []
         for name in names where name.hasSuffix(".pem") {
             let text = try text(name) ?? ""
-            if text.contains("PRIVATE KEY-----") || text.contains(Self.label) { keys.append(String(name.dropLast(4))) }
+            if Self.isPrivateKey(text) || Self.isSealed(text) { keys.append(String(name.dropLast(4))) }
         }
         return keys
     }

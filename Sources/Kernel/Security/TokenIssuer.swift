@@ -87,7 +87,8 @@ struct LoadedIssuer: Sendable {
         if let path = definition.secretFile {
             var secret = try Self.read(path)
             if secret.last == 0x0A { secret.removeLast() }
-            guard secret.count >= 32, !String(decoding: secret, as: UTF8.self).contains("-----BEGIN") else {
+            guard secret.count >= 32, !secret.split(separator: 0x0A).contains(where: { $0.starts(with: "-----BEGIN".utf8) })
+            else {
                 throw .invalid("issuer \"\(definition.name)\": \(path) must hold a secret of at least 32 bytes that is not a PEM key")
             }
             keys.append((nil, .hs256(secret)))

@@ -141,6 +141,8 @@ extension Verb {
     /// Sends at least `{}`: the row has flags or operands for a body.
     var takesBody: Bool {
         guard case .call(let method, let path, _) = action, method != "GET", method != "DELETE" else { return false }
-        return flags.contains { !$0.isQuery && !$0.member.isEmpty } || operands.contains { !path.contains("{\($0.name)}") }
+        let segments = path.split(separator: "/")
+        return flags.contains { !$0.isQuery && !$0.member.isEmpty }
+            || operands.contains { !segments.contains("{\($0.name)}") }
     }
 }

@@ -43,8 +43,9 @@ public struct OriginPolicy: Sendable {
     }
 
     private static func authority(of origin: String) -> String {
-        guard let scheme = origin.firstRange(of: "://") else { return origin }
-        return String(origin[scheme.upperBound...])
+        let parts = origin.split(separator: "/", maxSplits: 2, omittingEmptySubsequences: false)
+        guard parts.count == 3, parts[0].hasSuffix(":"), parts[1].isEmpty else { return origin }
+        return String(parts[2])
     }
 
     private static func name(of host: String) -> String {
