@@ -118,6 +118,9 @@ public final class Kernel: Sendable {
             templates: templates)
         parts.limits = options.commands
         parts.observers = CommandMetrics(metrics, events, log).observers
+        parts.observers.answeredForOthers = { [enrollment] client, command in
+            enrollment.answeredForOthers(client, command)
+        }
         commands = try await Commands.open(parts)
         departures.commands.withLock { [commands] in $0 = commands }
         links = AgentEndpoint(

@@ -60,6 +60,19 @@ def start(arguments, **options):
     return process
 
 
+def environment(*packages):
+    """Runs the calling script again inside an environment of its own that has these packages of PyPI, once."""
+    if "CM_VENV" in os.environ:
+        return
+    venv = folder("cm-venv-")
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    python = os.path.join(venv, "bin", "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages],
+                   check=True, timeout=300)
+    sys.exit(subprocess.run([python, os.path.abspath(sys.argv[0]), *sys.argv[1:]],
+                            env={**os.environ, "CM_VENV": venv}).returncode)
+
+
 class Events:
     """The JSON lines that a program prints, as they come."""
 

@@ -133,6 +133,7 @@ private final class TestGate: Gate {
         #expect(try await call(.get, "/open", ["host": "evil.test"], token: nil).status == 421)
         #expect(try await call(.get, "/open", ["host": "core.test:8443"], token: nil).status == 200)
         #expect(try await call(.get, "/open", ["origin": "https://evil.test"], token: nil).status == 403)
+        #expect(try await call(.get, "/open", ["origin": "null"], token: nil).status == 403)
         let listed = try await call(.get, "/open", ["origin": "https://console.test"], token: nil)
         #expect(listed.headers["access-control-allow-origin"] == "https://console.test")
         let plain = try await call(.get, "/open", [:], token: nil)

@@ -13,10 +13,10 @@ enum CommandReading {
             .optional(
                 "script",
                 .object([
-                    .optional("interpreter", .array(.string(), "Default: /bin/sh.")),
+                    .optional("interpreter", .array(.string(length: 0...131_071), "Default: /bin/sh.")),
                     .optional("body", .string("The script as text.", length: 1...1_048_576)),
                     .optional("body_base64", .string("The script as bytes.", length: 1...1_400_000)),
-                    .optional("arguments", .array(.string())),
+                    .optional("arguments", .array(.string(length: 0...131_071))),
                 ])),
             .optional("template", .string("Name of a template.", length: 1...64)),
             .optional("template_version", .integer("Default: the newest.", in: 1...1_000_000_000)),

@@ -18,6 +18,7 @@ extension Enrollment {
     /// Waiting machines, for `/metrics`.
     public func register(in metrics: Metrics) {
         clients.register(in: metrics)
+        registerTurnedAway(in: metrics)
         metrics.reading("client_manager_enrollments_pending", "Machines that wait for approval.") { [self] in
             Double(waiting.withLock { $0.pending.entries.count })
         }

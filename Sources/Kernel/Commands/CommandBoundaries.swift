@@ -50,6 +50,8 @@ public struct CommandObservers: Sendable {
     public var commandTook: @Sendable (UInt64) -> Void = { _ in }
     /// An agent spoke about a command that is not its own or was recorded before.
     public var foreignAnswer: @Sendable (ClientID, CommandID) -> Void = { _, _ in }
+    /// An agent reported an execution of a command that was for other clients.
+    public var answeredForOthers: @Sendable (ClientID, CommandID) -> Void = { _, _ in }
     public var outputTaken: @Sendable (Int) -> Void = { _ in }
     /// The database refused an end; it is tried again.
     public var recordFailed: @Sendable (Problem) -> Void = { _ in }

@@ -66,6 +66,20 @@ struct CommandHistory: Sendable {
     /// Rows of `commands` that one page looks at.
     static let scannedRows = 5_000
 
+    /// Whether the command exists and the client is none of its targets.
+    func wasForOthers(_ id: CommandID, than client: ClientID) async throws(Problem) -> Bool {
+        try await store.read { (reader) throws(StoreError) in
+            try reader.first(
+                """
+                SELECT NOT EXISTS (
+                    SELECT 1 FROM command_targets
+                    WHERE id >= first_target AND id < first_target + target_count AND client = ?
+                ) FROM commands WHERE seq = ? AND low = ?
+                """, client, id.row, Int64(bitPattern: id.low)
+            ) { $0.bool(0) } ?? false
+        }
+    }
+
     func list(_ query: CommandQuery) async throws(Problem) -> CommandPage {
         let limit = max(1, min(query.limit, 500))
         let from = min(

@@ -278,8 +278,7 @@ extension Invocation {
             bytes += try Self.check(argv, limits, "/argv")
         case .shell(let text):
             guard !text.isEmpty else { throw .invalid("the shell text is empty", pointer: "/shell") }
-            guard !text.utf8.contains(0) else { throw .invalid("the shell text contains a zero byte", pointer: "/shell") }
-            bytes += text.utf8.count
+            bytes += try Self.check([text], limits, "/shell", isList: false)
         case .script(let interpreter, let body, let arguments):
             guard let program = interpreter.first, !program.isEmpty else {
                 throw .invalid("a script needs an interpreter", pointer: "/script/interpreter")
@@ -297,19 +296,20 @@ extension Invocation {
     }
 
     private static func check(
-        _ words: [String], _ limits: CommandLimits, _ pointer: String
+        _ words: [String], _ limits: CommandLimits, _ pointer: String, isList: Bool = true
     ) throws(Problem) -> Int {
         guard words.count <= limits.argumentCount else {
             throw .invalid("\(words.count) arguments, at most \(limits.argumentCount) are allowed", pointer: pointer)
         }
         var bytes = 0
         for (index, word) in words.enumerated() {
+            let place = isList ? "\(pointer)/\(index)" : pointer
             guard !word.utf8.contains(0) else {
-                throw .invalid("an argument contains a zero byte", pointer: "\(pointer)/\(index)")
+                throw .invalid("an argument or text contains a zero byte", pointer: place)
             }
             // Linux: MAX_ARG_STRLEN is 32 pages, with the terminating zero byte.
             guard word.utf8.count < 131_072 else {
-                throw .invalid("an argument has 131072 bytes or more", pointer: "\(pointer)/\(index)")
+                throw .invalid("an argument or text has 131072 bytes or more: send it as a script", pointer: place)
             }
             bytes += word.utf8.count
         }

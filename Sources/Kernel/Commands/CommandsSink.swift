@@ -29,11 +29,28 @@ extension Commands: ExecutionSink {
         var effects = BookEffects()
         let now = now()
         let decisions = state.withLock { $0.book.reconcile(link, reports, now: now, &effects) }
+        var forgotten: [CommandID] = []
         for decision in decisions {
-            if case .forget(let command) = decision { observers.foreignAnswer(link.client, command) }
+            guard case .forget(let command) = decision else { continue }
+            observers.foreignAnswer(link.client, command)
+            forgotten.append(command)
         }
         await perform(effects)
+        if !forgotten.isEmpty { await noteAnswersForOthers(link.client, forgotten) }
         return decisions
+    }
+
+    /// Most reports that are forgotten were acknowledged already and the word was lost. One for a command that exists and
+    /// was for others is an attempt. Looks at a few: one is enough to tell.
+    private func noteAnswersForOthers(_ client: ClientID, _ commands: [CommandID]) async {
+        for command in commands.prefix(16) {
+            do throws(Problem) {
+                guard try await history.wasForOthers(command, than: client) else { continue }
+                observers.answeredForOthers(client, command)
+            } catch {
+                return  // Too many queries wait; the count in /metrics has them.
+            }
+        }
     }
 
     func started(over link: any ExecutionLink, _ command: CommandID) {

@@ -14,6 +14,7 @@ public final class Enrollment: AgentAuthority {
     let clock: @Sendable () -> UInt64
     let waiting: Mutex<WaitingRoom>
     let refusals = Mutex(RefusalLimiter())
+    let turnedAway = Mutex(TurnedAway())
     /// Whether the agent of an older link still proves its key on it, asked within about two seconds.
     let answers: @Sendable (AgentLink) async -> Bool
 
@@ -48,29 +49,6 @@ public final class Enrollment: AgentAuthority {
     public func linkDown(_ link: AgentLink, _ end: LinkEnd) { clients.linkDown(link, end) }
     public func heartbeat(_ client: ClientID, _ beat: Beat) { clients.heartbeat(client, beat) }
     public func facts(_ client: ClientID, _ facts: JSONValue) { clients.facts(client, facts) }
-
-    /// A peer that did not get as far as `admit`. What `admit` itself refused it has written down already.
-    public func handshakeFailed(address: String, client: ClientID?, code: String, message: String) {
-        guard Self.failuresOfProof.contains(code),
-            let leftOut = refusals.withLock({ $0.note(address, code, now: clock()) })
-        else { return }
-        let record = AuditRecord(
-            principal: Principal(kind: .agent, id: "unproved", address: address), action: "client.connect",
-            clients: client.map { [$0] } ?? [], outcome: .refused, reason: code,
-            detail: ["message": .string(message), "like_it_left_out": .integer(Int64(leftOut))])
-        EventLoop.current?.spawn { [store] in
-            do throws(Problem) {
-                try await store.write { (transaction) throws(StoreError) in _ = try transaction.audit(record) }
-            } catch {
-                // The peer is turned away all the same; the limiter tells of it with the next record.
-            }
-        }
-    }
-
-    /// Codes of the handshake that tell of an attempt, not of a scanner or a bad line.
-    private static let failuresOfProof: Set<String> = [
-        "signature-invalid", "token-invalid", "key-invalid", "binding-mismatch", "reflected",
-    ]
 
     public func admit(_ hello: AgentHello) async -> Admission {
         do throws(Problem) {

@@ -448,18 +448,18 @@ final class AgentConnection: WebSocketDelegate {
     // MARK: The end
 
     private func fail(_ error: WireError) {
-        if link == nil {
-            refuse(error.code.rawValue, error.detail)
-        } else {
+        if let link {
+            endpoint.authority.violated(link, code: error.code.rawValue, message: error.detail)
             end(LinkEnd(code: error.code.rawValue, detail: error.detail), tellAgent: true)
+        } else {
+            refuse(error.code.rawValue, error.detail)
         }
     }
 
     /// Turns an agent away that is not accepted.
     private func refuse(_ code: String, _ message: String) {
         guard phase != .closed else { return }
-        endpoint.authority.handshakeFailed(
-            address: address, client: opening?.claimed, code: code, message: message)
+        noteFailure(code, message)
         let farewell = Farewell(code: code, message: message)
         write { $0.frame(.refused, payload: farewell.payload) }
         socket.close(.policyViolation, code)
@@ -482,10 +482,16 @@ final class AgentConnection: WebSocketDelegate {
         guard phase != .closed else { return }
         let end = LinkEnd(code: code == .abnormal ? "lost" : "closed", detail: "\(code.rawValue) \(reason)")
         if link == nil {
-            endpoint.authority.handshakeFailed(
-                address: address, client: opening?.claimed, code: end.code, message: end.detail)
+            noteFailure(end.code, end.detail)
         }
         over(end)
+    }
+
+    private func noteFailure(_ code: String, _ message: String) {
+        endpoint.authority.handshakeFailed(
+            HandshakeFailure(
+                address: address, client: opening?.claimed, provedKey: opening?.proved?.fingerprint, code: code,
+                message: message))
     }
 
     private func over(_ end: LinkEnd) {

@@ -86,6 +86,17 @@ public struct LinkEnd: Sendable, Equatable {
     }
 }
 
+/// Why a peer did not become an accepted link.
+public struct HandshakeFailure: Sendable {
+    public var address: String
+    /// Only what the peer claimed.
+    public var client: ClientID?
+    /// SHA-256 of the key, as hexadecimal, if the peer proved one: a pending machine, or one that was being decided about.
+    public var provedKey: String?
+    public var code: String
+    public var message: String
+}
+
 /// Who may connect, and what becomes of a link: implemented by the registry (`Clients`, `Enrollment`).
 /// Called on the link's loop.
 public protocol AgentAuthority: Sendable {
@@ -99,12 +110,15 @@ public protocol AgentAuthority: Sendable {
     func facts(_ client: ClientID, _ facts: JSONValue)
     /// Waits for the operator's verdict on a pending enrollment; `nil` when it lapsed.
     func verdict(enrollment: String) async -> Admission?
-    /// A peer was turned away before it was admitted; `client` is only what it claimed. To be counted, not written each.
-    func handshakeFailed(address: String, client: ClientID?, code: String, message: String)
+    /// A peer was turned away before it was accepted. To be counted, not written each.
+    func handshakeFailed(_ failure: HandshakeFailure)
+    /// An accepted agent broke the protocol (`protocol-…`); its link is being closed.
+    func violated(_ link: AgentLink, code: String, message: String)
 }
 
 extension AgentAuthority {
-    public func handshakeFailed(address: String, client: ClientID?, code: String, message: String) {}
+    public func handshakeFailed(_ failure: HandshakeFailure) {}
+    public func violated(_ link: AgentLink, code: String, message: String) {}
 }
 
 /// Where executions of an agent end up: implemented by `Commands`. Called on the link's loop.

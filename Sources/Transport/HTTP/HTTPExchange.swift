@@ -4,6 +4,8 @@ import Reactor
 public protocol HTTPExchangeDelegate: AnyObject {
     /// A piece of the request's body; valid only during the call.
     func exchange(_ exchange: HTTPExchange, body: RawSpan)
+    /// All of the body that has arrived was delivered, and it is not the end: the peer takes its time, or sends much.
+    func exchangeBodyWaits(_ exchange: HTTPExchange)
     /// The request's body is complete.
     func exchangeBodyEnded(_ exchange: HTTPExchange)
     /// What waited to be sent has gone down: write on.
@@ -13,6 +15,7 @@ public protocol HTTPExchangeDelegate: AnyObject {
 }
 
 extension HTTPExchangeDelegate {
+    public func exchangeBodyWaits(_ exchange: HTTPExchange) {}
     public func exchangeDrained(_ exchange: HTTPExchange) {}
 }
 

@@ -114,6 +114,7 @@ final class HTTPServerConnection: StreamHandler {
             return true
         case .more(let consumed):
             offset = consumed
+            exchange.delegate?.exchangeBodyWaits(exchange)
             return false
         case .end(let consumed):
             offset = consumed

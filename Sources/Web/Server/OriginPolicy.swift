@@ -24,7 +24,8 @@ public struct OriginPolicy: Sendable {
                 421, "host-unknown",
                 "this server does not answer to the name \"\(name.prefix(255))\"; list it in the setting http.hosts")
         }
-        guard let origin = headers["origin"]?.lowercased(), origin != "null" else { return }
+        // "null" is any sandboxed or local page: foreign like the others.
+        guard let origin = headers["origin"]?.lowercased() else { return }
         guard OriginPolicy.authority(of: origin) == host || origins.contains(origin) else {
             throw Problem(
                 403, "origin-refused",

@@ -38,6 +38,9 @@ public final class Pipeline: Sendable {
         let parameters: [String]
         let target: RequestTarget
         let correlation: String
+
+        /// Anybody may call it.
+        var isOpen: Bool { if case .open = route.access { true } else { false } }
     }
 
     /// Everything that the head alone can decide, before a byte of the body is kept.
@@ -101,6 +104,28 @@ public final class Pipeline: Sendable {
         return finish(response, head, matched.route, matched.correlation)
     }
 
+    /// Why the sender of a body that is still on its way will not be served; `nil` if it may be. Spends nothing of its
+    /// rate: `answer` does that when the body is there.
+    public func refusal(of matched: Matched, _ head: HTTPRequestHead, address: String) async -> Response? {
+        do throws(Problem) {
+            let principal = try await gate.authenticate(
+                authorization: head.headers["authorization"], address: address, correlation: matched.correlation)
+            try await checkRight(principal, matched, head)
+            return nil
+        } catch {
+            var response = error.response(correlation: matched.correlation)
+            if error.status == 401 { response.headers.set("www-authenticate", "Bearer") }
+            observe(matched.route, response.status, 0)
+            return finish(response, head, matched.route, matched.correlation)
+        }
+    }
+
+    private func checkRight(_ principal: Principal, _ matched: Matched, _ head: HTTPRequestHead) async throws(Problem) {
+        guard case .right(let right) = matched.route.access, !gate.grants(principal, right) else { return }
+        await gate.recordRefusal(principal, right, path: String(head.path), reason: "no role grants the right")
+        throw .forbidden("this needs the right \"\(right)\", which no role or scope of \(principal.id) grants")
+    }
+
     private func principal(
         for matched: Matched, _ head: HTTPRequestHead, _ address: String, _ state: inout RateLimitState?
     ) async throws(Problem) -> Principal {
@@ -111,10 +136,7 @@ public final class Pipeline: Sendable {
         let principal = try await gate.authenticate(
             authorization: head.headers["authorization"], address: address, correlation: matched.correlation)
         state = try gate.spend(principal)
-        if case .right(let right) = matched.route.access, !gate.grants(principal, right) {
-            await gate.recordRefusal(principal, right, path: String(head.path), reason: "no role grants the right")
-            throw .forbidden("this needs the right \"\(right)\", which no role or scope of \(principal.id) grants")
-        }
+        try await checkRight(principal, matched, head)
         return principal
     }
 

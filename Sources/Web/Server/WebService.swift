@@ -36,8 +36,11 @@ public final class WebService: HTTPService {
                 AnswerWriter(exchange, loop).answer(WebService.tooLarge(bodyLimit).response(correlation: matched.correlation))
                 return
             }
-            exchange.readBody(
-                to: BodyCollector(limit: bodyLimit) { [self] exchange, body in
+            let collector = BodyCollector(
+                limit: bodyLimit, waits: { [self] exchange, collector in
+                    checkWhoSends(matched, exchange, collector, address)
+                },
+                done: { [self] exchange, body in
                     guard let body else {
                         AnswerWriter(exchange, loop)
                             .answer(WebService.tooLarge(bodyLimit).response(correlation: matched.correlation))
@@ -45,6 +48,27 @@ public final class WebService: HTTPService {
                     }
                     run(matched, exchange, body: body, address: address)
                 })
+            exchange.readBody(to: collector)
+        }
+    }
+
+    /// A body that did not come with its head is waited for only if its sender may send it: nobody makes the core keep
+    /// bytes, or a place among its connections, without the right to what they ask for.
+    private func checkWhoSends(
+        _ matched: Pipeline.Matched, _ exchange: HTTPExchange, _ collector: BodyCollector, _ address: String
+    ) {
+        guard !matched.isOpen else { return }
+        let confined = Confined(exchange, on: loop)
+        let waiting = Confined(collector, on: loop)
+        let head = exchange.head
+        loop.spawn { [pipeline, loop] in
+            guard let refusal = await pipeline.refusal(of: matched, head, address: address) else {
+                return confined.assumeOnLoop { $0.markAuthenticated() }
+            }
+            confined.assumeOnLoop { exchange in
+                guard waiting.assumeOnLoop({ $0.giveUp() }), !exchange.isOver else { return }
+                AnswerWriter(exchange, loop).answer(refusal)
+            }
         }
     }
 
@@ -83,11 +107,29 @@ public final class WebService: HTTPService {
 private final class BodyCollector: HTTPExchangeDelegate {
     private let limit: Int
     private var bytes: [UInt8] = []
+    private var waits: ((HTTPExchange, BodyCollector) -> Void)?
     private var done: ((HTTPExchange, [UInt8]?) -> Void)?
 
-    init(limit: Int, done: @escaping (HTTPExchange, [UInt8]?) -> Void) {
+    /// - Parameter waits: called once, if the body is not there with its head.
+    init(
+        limit: Int, waits: @escaping (HTTPExchange, BodyCollector) -> Void,
+        done: @escaping (HTTPExchange, [UInt8]?) -> Void
+    ) {
         self.limit = limit
+        self.waits = waits
         self.done = done
+    }
+
+    func exchangeBodyWaits(_ exchange: HTTPExchange) {
+        let waits = self.waits
+        self.waits = nil
+        waits?(exchange, self)
+    }
+
+    /// The body is not wanted any more. False if it was handed on, or its sender left, before.
+    func giveUp() -> Bool {
+        defer { done = nil }
+        return done != nil
     }
 
     func exchange(_ exchange: HTTPExchange, body: RawSpan) {
@@ -97,10 +139,14 @@ private final class BodyCollector: HTTPExchangeDelegate {
     }
 
     func exchangeBodyEnded(_ exchange: HTTPExchange) { complete(exchange, bytes) }
-    func exchangeEnded(_ exchange: HTTPExchange, _ error: TransportError?) { done = nil }
+    func exchangeEnded(_ exchange: HTTPExchange, _ error: TransportError?) {
+        waits = nil
+        done = nil
+    }
 
     private func complete(_ exchange: HTTPExchange, _ body: [UInt8]?) {
         let done = self.done
+        waits = nil
         self.done = nil
         done?(exchange, body)
     }

@@ -53,6 +53,7 @@ final class Watched<State: Sendable>: Sendable {
 struct CoreLog: Sendable {
     var hellos: [AgentHello] = []
     var failures: [String] = []
+    var violations: [String] = []
     var links: [AgentLink] = []
     var ends: [String] = []
     var beats = 0
@@ -82,8 +83,11 @@ final class TestServices: AgentAuthority, ExecutionSink {
     func heartbeat(_ client: ClientID, _ beat: Beat) { log.update { $0.beats += 1 } }
     func facts(_ client: ClientID, _ facts: JSONValue) { log.update { $0.facts.append(facts) } }
     func verdict(enrollment: String) async -> Admission? { await verdicts.wait { $0 != nil } }
-    func handshakeFailed(address: String, client: ClientID?, code: String, message: String) {
-        log.update { $0.failures.append(code) }
+    func handshakeFailed(_ failure: HandshakeFailure) {
+        log.update { $0.failures.append(failure.code) }
+    }
+    func violated(_ link: AgentLink, code: String, message: String) {
+        log.update { $0.violations.append(code) }
     }
 
     func reconcile(_ link: AgentLink, _ reports: [ExecutionReport]) async -> [ResumeDecision] {
