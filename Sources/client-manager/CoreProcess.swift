@@ -55,7 +55,7 @@ final class CoreProcess: Sendable {
             let tls = try ServerTLS(kernel.identity, configuration)
             let server = try await listen(kernel, tls?.context)
             kernel.start(on: loops[0])
-            tls?.keepFresh(on: loops[0], log)
+            tls?.keepFresh(on: loops[0], kernel, log)
             try watchSignals(kernel, server, tls, ready)
             let url = "\(tls == nil ? "http" : "https")://\(server.address)"
             try ready.announce(url: url, fingerprint: kernel.identity.fingerprint)

@@ -29,6 +29,8 @@ struct ServerTLS: Sendable {
         }
         let (chain, key) = try Self.read(source)
         context = try TLSContext.server(chain: chain, key: key)
+        // Those that are there serve from the first agent on; renewing them can wait for `keepFresh`.
+        context.use(ticketKeys: identity.keptTicketKeys())
     }
 
     /// Takes the present certificate into use for new connections. If it throws, the old one stays.
@@ -37,13 +39,21 @@ struct ServerTLS: Sendable {
         try context.reload(chain: chain, key: key)
     }
 
-    /// Looks each hour whether the core's own certificate has been renewed.
-    func keepFresh(on loop: EventLoop, _ log: Log) {
-        guard case .identity = source else { return }
+    /// Looks now and each hour whether the keys of session tickets or the core's own certificate must be renewed, and
+    /// renews the certificate when the identity is rotated.
+    func keepFresh(on loop: EventLoop, _ kernel: Kernel, _ log: Log) {
+        let reloadOwn: @Sendable () -> Void = {
+            guard case .identity = source else { return }
+            do { try reload() } catch { log.error("tls.renewal-failed", ["detail": .string("\(error)")]) }
+        }
+        kernel.identity.whenRotated(reloadOwn)
         loop.spawn {
             while true {
+                do throws(Problem) {
+                    context.use(ticketKeys: try await kernel.security.ticketKeys(kernel.identity))
+                } catch { log.error("tls.ticket-keys-failed", ["detail": .string(error.detail)]) }
                 await loop.sleep(milliseconds: 3_600_000)
-                do { try reload() } catch { log.error("tls.renewal-failed", ["detail": .string("\(error)")]) }
+                reloadOwn()
             }
         }
     }

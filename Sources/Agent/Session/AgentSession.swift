@@ -86,6 +86,7 @@ public final class AgentSession {
             // no context can be made, each attempt fails and says so.
             options.connection.tls = try? TLSContext.client(.handshakeInside)
         }
+        if options.connection.resumption == nil { options.connection.resumption = TLSResumption() }
         self.loop = loop
         self.options = options
         self.identity = identity

@@ -1,4 +1,5 @@
 import JSON
+import Transport
 
 extension Security {
     /// Rotates the core's identity, audited: the wish before the key files change, a failure after it.
@@ -23,6 +24,12 @@ extension Security {
             throw error
         }
         return identity.fingerprint
+    }
+
+    /// The keys of TLS session tickets, renewed when they are due; on the pool, because that writes a file.
+    public func ticketKeys(_ identity: IdentityService) async throws(Problem) -> [TLSTicketKey] {
+        let now = clock()
+        return try await onPool { () throws(Problem) in try identity.freshTicketKeys(now: now) }
     }
 
     /// Whether this master key is in use already; `nil` asks whether there is none.

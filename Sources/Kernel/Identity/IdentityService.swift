@@ -1,5 +1,6 @@
 import AgentProtocol
 import Crypto
+import Reactor
 import Synchronization
 
 /// What a TLS listener shows: the leaf, then the authority that holds the identity key.
@@ -25,8 +26,9 @@ public final class IdentityService: Sendable {
         var leaf: ServerCertificate?
     }
     private let state: Mutex<State>
-    private let directory: KeyDirectory
+    let directory: KeyDirectory
     private let names: [CertificateName]
+    private let rotationHook = Mutex<(@Sendable () -> Void)?>(nil)
 
     /// Reads the identity of a data directory, or makes one. Blocks for a few small files.
     /// - Parameters:
@@ -142,14 +144,20 @@ public final class IdentityService: Sendable {
             state.withLock {
                 $0 = State(key: next, backup: backup, authority: authority, rotation: statement, leaf: nil)
             }
+            rotationHook.withLock { $0 }?()
             return statement
         } catch let error as Problem {
             throw error
         } catch { throw Self.failed(error) }
     }
 
+    /// Has `body` called after each rotation, before the caller of `rotate` hears of it, on the caller's thread: TLS then
+    /// shows a certificate of the new authority.
+    public func whenRotated(_ body: @escaping @Sendable () -> Void) { rotationHook.withLock { $0 = body } }
+
     /// Brings every private key of the directory under the present master key. Blocks for a few small files.
     public func seal() throws(Problem) {
+        _ = try freshTicketKeys(now: unixMilliseconds())
         // Reading a key that is not sealed as it should be writes it again.
         for name in try directory.privateKeys() { _ = try directory.key(name) }
     }

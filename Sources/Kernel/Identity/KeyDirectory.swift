@@ -70,6 +70,19 @@ struct KeyDirectory: Sendable {
         } catch { throw Self.problem(error) }
     }
 
+    /// A secret that is no key pair; `nil` when there is no such file.
+    func secret(_ name: String) throws(Problem) -> (secret: [UInt8], isStale: Bool)? {
+        let sealed: [UInt8]?
+        do { sealed = try Files.readIfPresent(file(name), limit: 1 << 16) } catch { throw Self.problem(error) }
+        guard let sealed else { return nil }
+        return try safe.open(sealed, name: name)
+    }
+
+    func write(secret: [UInt8], _ name: String) throws(Problem) {
+        let sealed = try safe.seal(secret, name: name)
+        do { try AtomicFile.write(sealed, to: file(name), mode: 0o600) } catch { throw Self.problem(error) }
+    }
+
     func text(_ name: String) throws(Problem) -> String? {
         do {
             return try Files.readIfPresent(file(name), limit: 1 << 16).map { String(decoding: $0, as: UTF8.self) }

@@ -11,6 +11,7 @@ final class AgentConnection: WebSocketDelegate {
     static let subprotocol = "client-manager.v1"
     /// A link is half-open when this many heartbeats in a row went unanswered.
     private static let missedBeats: UInt64 = 2
+    private static let ticketNanoseconds: UInt64 = 86_400 * 1_000_000_000
     /// What may wait for an agent that does not read: a few of the largest orders. More ends the link.
     private static let outputBound = 4 << 20
 
@@ -58,6 +59,7 @@ final class AgentConnection: WebSocketDelegate {
     /// Loop time in nanoseconds.
     private var heardAt: UInt64 = 0
     private var beatSentAt: UInt64 = 0
+    private var ticketAt: UInt64 = 0
 
     init(
         socket: WebSocketConnection, home: LinkHome, address: String, identity: CoreIdentity, binding: LinkBinding
@@ -242,6 +244,7 @@ final class AgentConnection: WebSocketDelegate {
             client: client.client, epoch: client.epoch, features: proved.features,
             heartbeatSeconds: client.heartbeatSeconds, channels: endpoint.options.channels,
             coreVersion: endpoint.options.coreVersion, time: unixMilliseconds(), backupPins: opening.machine.backupPins)
+        issueTicket()
         write { $0.frame(.accepted, payload: accepted.payload) }
         beatLater(first: true)
         endpoint.authority.linkUp(link)
@@ -412,6 +415,13 @@ final class AgentConnection: WebSocketDelegate {
         socket.send(home.writer.bytes)
     }
 
+    /// An agent that comes back with a ticket costs both sides no certificate and one signature less. It gets a fresh one
+    /// each day, so that a link of months has one that is good.
+    private func issueTicket() {
+        ticketAt = home.loop.now
+        socket.issueTicket()
+    }
+
     // MARK: Heartbeat
 
     /// Spread over the interval the first time, then within a tenth of it, so that beats of many links never align.
@@ -432,6 +442,7 @@ final class AgentConnection: WebSocketDelegate {
                 return end(LinkEnd(code: "timeout", detail: "no answer to \(Self.missedBeats) heartbeats"), tellAgent: true)
             }
             if phase == .active {
+                if now &- ticketAt > Self.ticketNanoseconds { issueTicket() }
                 beatSentAt = now
                 write { $0.frame(.beat, offset: now) }
             } else {

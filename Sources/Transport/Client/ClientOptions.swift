@@ -9,6 +9,8 @@ public struct ClientOptions: Sendable {
     public var limits = HTTPLimits()
     /// Whom to believe; used for https and wss only. `TLSContext.client(.systemRoots)` and so on; make it once.
     public var tls: TLSContext?
+    /// Where tickets are kept, to spare certificates and signatures the next time; with `TLSTrust.handshakeInside` only.
+    public var resumption: TLSResumption?
     /// A proxy to go through; TLS is with the server behind it.
     public var proxy: ClientProxy?
     /// The local address to connect from; nil: the system's choice.

@@ -31,7 +31,8 @@ enum Connector {
             throw TransportError(.invalid, "\(url) needs TLS, but it was not said whom to trust")
         }
         let waiter = OpeningHandler()
-        try stream.secure(with: context, serverName: url.host, handler: waiter)
+        let peer = TLSPeer(name: url.host, authority: "\(url.host):\(url.port)", resumption: options.resumption)
+        try stream.secure(with: context, peer: peer, handler: waiter)
         if let end = await waiter.opened(
             stream, within: options.handshakeMilliseconds, what: "the TLS handshake with \(url.authority)")
         {

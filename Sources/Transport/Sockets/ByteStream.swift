@@ -98,8 +98,8 @@ final class ByteStream: Source {
 
     /// Begins TLS on this stream; `handler` hears `opened` when it is up. On the server's side before `start`, on the
     /// client's when TCP (and a proxy) are through.
-    func secure(with context: TLSContext, serverName: String = "", handler: StreamHandler? = nil) throws(TransportError) {
-        tls = try TLSSession(context, window: self.context.tlsWindow(), serverName: serverName)
+    func secure(with context: TLSContext, peer: TLSPeer? = nil, handler: StreamHandler? = nil) throws(TransportError) {
+        tls = try TLSSession(context, window: self.context.tlsWindow(), peer: peer)
         state.insert(.handshaking)
         if let handler { self.handler = handler }
         if context.role == .client { _ = decrypt(UnsafeRawBufferPointer(start: nil, count: 0)) }

@@ -11,6 +11,7 @@ public final class TLSContext: Sendable {
     let trust: TLSTrust
     private let clientAuthorities: String?
     private let current: Mutex<Handle>
+    private let tickets = Mutex<[TLSTicketKey]>([])
 
     /// `@unchecked Sendable`: an owner of one SSL_CTX, which OpenSSL locks itself.
     private final class Handle: @unchecked Sendable {
@@ -19,13 +20,19 @@ public final class TLSContext: Sendable {
         deinit { SSL_CTX_free(pointer) }
     }
 
+    /// How long a ticket is good: the most that TLS 1.3 allows (RFC 8446 §4.6.1).
+    public static let ticketSeconds = 7 * 86_400
+
     /// A server's side. `chain` and `key` in PEM, the chain beginning with the server's own certificate. With
     /// `clientAuthorities` clients are asked for a certificate and may do without; one that they show must be good.
+    /// Such a server makes no tickets.
     public static func server(
         chain: String, key: String, clientAuthorities: String? = nil
     ) throws(TransportError) -> TLSContext {
         let context = try serverContext(chain: chain, key: key, clientAuthorities: clientAuthorities)
-        return TLSContext(.server, .handshakeInside, clientAuthorities, context)
+        let made = TLSContext(.server, .handshakeInside, clientAuthorities, context)
+        made.allowTickets(context)
+        return made
     }
 
     /// A client's side; `chain` and `key` (PEM) are shown to servers that ask for a certificate.
@@ -52,6 +59,7 @@ public final class TLSContext: Sendable {
             SSL_CTX_set_cert_verify_callback(context, verifyPins, Unmanaged.passUnretained(made).toOpaque())
         case .handshakeInside:
             SSL_CTX_set_cert_verify_callback(context, { _, _ in 1 }, nil)
+            cm_tls_collect_tickets(context, collectTicket)
         }
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nil)
         let protocols = Self.protocols
@@ -70,7 +78,20 @@ public final class TLSContext: Sendable {
     /// old one stays in use.
     public func reload(chain: String, key: String) throws(TransportError) {
         let next = Handle(try Self.serverContext(chain: chain, key: key, clientAuthorities: clientAuthorities))
+        allowTickets(next.pointer)
         current.withLock { $0 = next }
+    }
+
+    /// Session tickets are sealed with the first of these keys and opened with any, from now on. Without a key no ticket
+    /// is made or taken.
+    public func use(ticketKeys: [TLSTicketKey]) { tickets.withLock { $0 = ticketKeys } }
+
+    var ticketKeys: [TLSTicketKey] { tickets.withLock { $0 } }
+
+    /// The callback's argument is this object, which the context cannot outlive: sessions hold both.
+    private func allowTickets(_ context: OpaquePointer) {
+        guard clientAuthorities == nil else { return }
+        cm_tls_use_tickets(context, chooseTicketKey, Unmanaged.passUnretained(self).toOpaque(), Self.ticketSeconds)
     }
 
     /// A new session; the caller owns it.

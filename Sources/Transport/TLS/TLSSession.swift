@@ -1,5 +1,20 @@
 import COpenSSL
 
+/// Whom a client's connection is with. Immutable; a class, so that a server's connections hold no place for it.
+final class TLSPeer {
+    /// The name that is asked for and checked.
+    let name: String
+    /// Host and port: what tickets go by.
+    let authority: String
+    let resumption: TLSResumption?
+
+    init(name: String, authority: String, resumption: TLSResumption?) {
+        self.name = name
+        self.authority = authority
+        self.resumption = resumption
+    }
+}
+
 /// One connection's TLS: OpenSSL's state and what could not be sent of its output. Confined to the loop; owner of the
 /// SSL object.
 final class TLSSession {
@@ -21,13 +36,14 @@ final class TLSSession {
     /// Ciphertext that the kernel did not take.
     var pending = ByteQueue()
     private var hasFailed = false
+    private let peer: TLSPeer?
 
-    /// `serverName` is the name that a client asked for and checks.
-    init(_ context: TLSContext, window: TLSWindow, serverName: String) throws(TransportError) {
+    init(_ context: TLSContext, window: TLSWindow, peer: TLSPeer?) throws(TransportError) {
         guard let ssl = context.makeSession() else { throw TLSContext.failure("starting TLS") }
         self.ssl = ssl
         self.context = context
         self.window = window
+        self.peer = peer
         // One reference serves both directions (SSL_set_bio takes it).
         BIO_up_ref(window.bio)
         SSL_set_bio(ssl, window.bio, window.bio)
@@ -35,11 +51,38 @@ final class TLSSession {
             SSL_set_accept_state(ssl)
         } else {
             SSL_set_connect_state(ssl)
-            try expect(serverName)
+            try expect(peer?.name ?? "")
+            if let resumption = peer?.resumption, case .handshakeInside = context.trust {
+                cm_tls_set_note(ssl, Unmanaged.passUnretained(self).toOpaque())
+                resumption.offer(on: ssl, to: peer?.authority ?? "")
+            }
         }
     }
 
-    deinit { SSL_free(ssl) }
+    /// A ticket of the server; it is taken over if this says true.
+    func keep(_ ticket: OpaquePointer) -> Bool {
+        guard let peer, let resumption = peer.resumption else { return false }
+        resumption.keep(ticket, of: peer.authority)
+        return true
+    }
+
+    /// Has a server send a session ticket before its next bytes. Nothing happens before TLS 1.3, and without keys.
+    func issueTicket() {
+        guard context.role == .server, !hasFailed, !context.ticketKeys.isEmpty else { return }
+        ERR_clear_error()
+        _ = SSL_new_session_ticket(ssl)
+        ERR_clear_error()
+    }
+
+    /// Certificates and signatures were spared by a ticket.
+    var isResumed: Bool { SSL_session_reused(ssl) == 1 }
+
+    deinit {
+        // OpenSSL forgets the ticket of a connection that ended without close_notify, as that of a crashed server does;
+        // TLS since 1.1 allows its use (RFC 4346 §7.2.1). After a fatal alert it is gone already.
+        if context.role == .client { SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN) }
+        SSL_free(ssl)
+    }
 
     private func expect(_ name: String) throws(TransportError) {
         let isAddress = IPAddress(name) != nil

@@ -78,6 +78,13 @@ public final class WebSocketConnection: StreamHandler {
         stream.tlsSession?.exportKeyingMaterial(label: label, context: context, count: count)
     }
 
+    /// Sends the peer a TLS session ticket with the next message: it comes back without certificates and signatures. For
+    /// peers that have shown who they are.
+    public func issueTicket() { stream.tlsSession?.issueTicket() }
+
+    /// TLS was resumed with such a ticket.
+    public var isResumed: Bool { stream.tlsSession?.isResumed ?? false }
+
     // MARK: Sending
 
     /// Sends one message. False when the socket is not open (the message is dropped). Text must be UTF-8.

@@ -1,6 +1,7 @@
 import AgentProtocol
 import Crypto
 import Glibc
+import Synchronization
 import Testing
 
 @testable import Kernel
@@ -13,7 +14,7 @@ private final class Scratch {
         path = mkdtemp(&template).map { String(cString: $0) } ?? "/tmp"
     }
     deinit {
-        let names = ["identity.pem", "backup.pem", "backup-next.pem", "backup.fingerprint", "ca.pem", "rotation.json"]
+        let names = ["identity.pem", "backup.pem", "backup-next.pem", "backup.fingerprint", "ca.pem", "rotation.json", "tickets"]
         for name in names { unlink(path + "/keys/" + name) }
         rmdir(path + "/keys")
         rmdir(path)
@@ -156,5 +157,52 @@ private let day: UInt64 = 86_400_000
         scratch.write(scratch.text("backup.pem"), "identity.pem")
         #expect { try scratch.open(KeySafe(current: secondKey)) } throws: { ($0 as? Problem)?.code == "seal-broken" }
         #expect { try MasterKey(material: Array("short".utf8)) } throws: { ($0 as? Problem)?.code == "master-key-invalid" }
+    }
+
+    @Test func ticketKeysSurviveARestartAndChangeEachWeek() throws {
+        let scratch = Scratch()
+        let identity = try scratch.open()
+        #expect(identity.keptTicketKeys().isEmpty)
+        let first = try identity.freshTicketKeys(now: start)
+        #expect(first.count == 1)
+        #expect(scratch.mode("tickets") == 0o600)
+        #expect(try scratch.open().keptTicketKeys() == first)
+        #expect(try identity.freshTicketKeys(now: start + 7 * day - 1) == first)
+
+        // The key before opens for a week more, which is as long as a ticket is good.
+        let second = try identity.freshTicketKeys(now: start + 7 * day)
+        #expect(second.count == 2 && second[0] != first[0] && second[1] == first[0])
+        let third = try identity.freshTicketKeys(now: start + 14 * day)
+        #expect(third.count == 2 && third[1] == second[0])
+
+        // Nothing is lost with them, so a damaged file is replaced.
+        scratch.write("nonsense", "tickets")
+        #expect(identity.keptTicketKeys().isEmpty)
+        #expect(try identity.freshTicketKeys(now: start + 14 * day).count == 1)
+    }
+
+    @Test func ticketKeysAreSealedUnderTheMasterKey() throws {
+        let scratch = Scratch()
+        let kept = try scratch.open().freshTicketKeys(now: start)
+        let (firstKey, secondKey) = (try MasterKey(material: Random.bytes(32)), try MasterKey(material: Random.bytes(32)))
+        let safe = KeySafe(current: firstKey)
+        let identity = try scratch.open(safe)
+        #expect(try identity.freshTicketKeys(now: start) == kept)
+        #expect(scratch.text("tickets").utf8.first == 1)  // The form that is sealed.
+        safe.replace(current: secondKey)
+        try identity.seal()
+        #expect(try scratch.open(KeySafe(current: secondKey)).keptTicketKeys().contains(kept[0]))
+    }
+
+    @Test func whoServesTLSHearsOfARotation() throws {
+        let scratch = Scratch()
+        let identity = try scratch.open()
+        let seen = Mutex<[String]>([])
+        identity.whenRotated { seen.withLock { $0.append((try? identity.serverCertificate(now: start).chain) ?? "") } }
+        let before = try identity.serverCertificate(now: start)
+        _ = try identity.rotate(now: start, validMilliseconds: day)
+        let chain = try #require(seen.withLock { $0 }.first)
+        #expect(chain != before.chain)
+        #expect(try Certificate(pem: chain).isSigned(by: Certificate(pem: identity.authorityPEM())))
     }
 }
