@@ -34,7 +34,7 @@ public struct Timestamp: Sendable, Hashable, Comparable {
             return true
         }
         guard let year = number(4), year > 0, skip("-"), let month = number(2), (1...12).contains(month), skip("-"),
-            let day = number(2), day >= 1, day <= Self.days(inMonth: month, of: year), skip("Tt "),
+            let day = number(2), day >= 1, day <= CivilDate.days(inMonth: month, of: year), skip("Tt "),
             let hour = number(2), hour < 24, skip(":"), let minute = number(2), minute < 60, skip(":"),
             let second = number(2), second < 60
         else { return nil }
@@ -55,25 +55,8 @@ public struct Timestamp: Sendable, Hashable, Comparable {
             offset = (hours * 60 + minutes) * 60 * (sign == UInt8(ascii: "-") ? -1 : 1)
         }
         guard digits.isEmpty else { return nil }
-        let seconds = ((Self.daysSinceEpoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - offset
+        let seconds = ((CivilDate(year: year, month: month, day: day).daysSinceEpoch * 24 + hour) * 60 + minute) * 60 + second - offset
         milliseconds = seconds * 1000 + fraction
-    }
-
-    private static func days(inMonth month: Int64, of year: Int64) -> Int64 {
-        switch month {
-        case 2: year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) ? 29 : 28
-        case 4, 6, 9, 11: 30
-        default: 31
-        }
-    }
-
-    /// Days of the Gregorian calendar counted from March, so that the leap day comes last; an era is 400 years.
-    private static func daysSinceEpoch(_ year: Int64, _ month: Int64, _ day: Int64) -> Int64 {
-        let marchYear = month <= 2 ? year - 1 : year
-        let era = (marchYear >= 0 ? marchYear : marchYear - 399) / 400
-        let yearOfEra = marchYear - era * 400
-        let dayOfYear = (153 * ((month + 9) % 12) + 2) / 5 + day - 1
-        return era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear - 719_468
     }
 }
 
@@ -84,17 +67,9 @@ extension Timestamp: CustomStringConvertible {
 
     /// The 24 bytes of the text.
     var utf8: [UInt8] {
-        let floorDivided = { (value: Int64, by: Int64) in value >= 0 ? value / by : (value - by + 1) / by }
-        let seconds = floorDivided(milliseconds, 1000)
-        let days = floorDivided(seconds, 86_400)
-        let shifted = days + 719_468
-        let era = floorDivided(shifted, 146_097)
-        let dayOfEra = shifted - era * 146_097
-        let yearOfEra = (dayOfEra - dayOfEra / 1_460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let monthFromMarch = (5 * dayOfYear + 2) / 153
-        let month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
-        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+        let seconds = CivilDate.floorDivide(milliseconds, by: 1000)
+        let days = CivilDate.floorDivide(seconds, by: 86_400)
+        let date = CivilDate(daysSinceEpoch: days)
         let secondOfDay = seconds - days * 86_400
         var text: [UInt8] = []
         text.reserveCapacity(24)
@@ -107,9 +82,9 @@ extension Timestamp: CustomStringConvertible {
             }
             text.append(separator.asciiValue ?? 0)
         }
-        append(year, digits: 4, then: "-")
-        append(month, digits: 2, then: "-")
-        append(dayOfYear - (153 * monthFromMarch + 2) / 5 + 1, digits: 2, then: "T")
+        append(date.year, digits: 4, then: "-")
+        append(date.month, digits: 2, then: "-")
+        append(date.day, digits: 2, then: "T")
         append(secondOfDay / 3600, digits: 2, then: ":")
         append(secondOfDay / 60 % 60, digits: 2, then: ":")
         append(secondOfDay % 60, digits: 2, then: ".")
