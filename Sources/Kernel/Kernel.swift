@@ -19,6 +19,7 @@ public final class Kernel: Sendable {
         public var clients = Clients.Options()
         public var security = Security.Options()
         public var commands = CommandLimits()
+        public var jobs = JobLimits()
         public var outputs = OutputLimits()
         public var links = AgentEndpointOptions()
         /// Seals private keys and other secrets on disk; by default they are plain files, mode 0600.
@@ -59,6 +60,7 @@ public final class Kernel: Sendable {
     public let outputs: OutputStore
     public let templates: Templates
     public let commands: Commands
+    public let jobs: Jobs
     public let links: AgentEndpoint
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
@@ -67,7 +69,7 @@ public final class Kernel: Sendable {
         let store = try Store.open(
             directory: options.directory,
             migrations: Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations
-                + Templates.migrations + Outbox.migrations,
+                + Templates.migrations + Outbox.migrations + Jobs.migrations,
             options: options.store, safe: safe)
         do throws(Problem) {
             return try await Kernel(options, store, safe, log: log, metrics: metrics)
@@ -122,6 +124,11 @@ public final class Kernel: Sendable {
             enrollment.answeredForOthers(client, command)
         }
         commands = try await Commands.open(parts)
+        jobs = try await Jobs.open(
+            store: store, events: events, limits: options.jobs,
+            report: { problem in
+                log.error("jobs.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+            })
         departures.commands.withLock { [commands] in $0 = commands }
         links = AgentEndpoint(
             options: options.links, identity: { identity.forHandshake(at: unixMilliseconds()) }, authority: enrollment,
@@ -135,6 +142,7 @@ public final class Kernel: Sendable {
         clients.start(on: loop)
         enrollment.start(on: loop)
         commands.start(on: loop)
+        jobs.start(on: loop)
         outbox.start(on: loop) { [log] problem in
             log.error("outbox.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -155,6 +163,7 @@ public final class Kernel: Sendable {
 
     /// Closes links, writes what is owed, closes the store. After this nothing is acknowledged any more.
     public func close() async {
+        jobs.stop()
         commands.stop()
         await links.stop()
         do throws(Problem) {

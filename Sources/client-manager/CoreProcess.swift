@@ -52,6 +52,7 @@ final class CoreProcess: Sendable {
         do {
             let ready = try ReadyFile(directory: directory)
             let kernel = try await Kernel.open(try kernelOptions(), log: log, metrics: metrics)
+            try registerCommandJobs(kernel)
             let tls = try ServerTLS(kernel.identity, configuration)
             let server = try await listen(kernel, tls?.context)
             kernel.start(on: loops[0])
@@ -130,6 +131,7 @@ final class CoreProcess: Sendable {
         let seconds = configuration[CoreConfiguration.drainSeconds]
         let limit = Timer { server.stop() }
         loops[0].schedule(limit, afterMilliseconds: UInt64(seconds) * 1_000)
+        kernel.jobs.stop()
         kernel.commands.stop()
         await kernel.links.stop()
         await server.drain()

@@ -28,6 +28,7 @@ enum CoreRoutes {
         routes += securityRoutes(kernel.security, identity: kernel.identity)
         routes += commandRoutes(
             kernel.commands, kernel.clients, scope: scope, isLive: { security.isLive($0) })
+        routes += jobRoutes(kernel.jobs)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)
         routes += groupRoutes(kernel.clients, scope: scope)

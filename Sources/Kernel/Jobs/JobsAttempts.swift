@@ -169,3 +169,13 @@ extension Jobs {
         try JobRows.save(waiting, now: now, transaction)
     }
 }
+
+extension Jobs {
+    /// Whether the attempt was asked to end, or is over: work that looks at this now and then needs no `cancel`.
+    public func isAskedToEnd(_ lease: JobLease) -> Bool {
+        state.withLock { state in
+            guard let running = state.running[lease.job], running.lease.fence == lease.fence else { return true }
+            return running.endAsked != nil
+        }
+    }
+}
