@@ -56,6 +56,7 @@ let package = Package(
     targets: [
         .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .target(name: "CPluginABI"),
         .target(name: "CLinux", cSettings: [.unsafeFlags(["-Wall", "-Wextra"])]),
         .target(name: "CFloor", dependencies: ["COpenSSL"], cSettings: [.unsafeFlags(["-O2", "-Wall", "-Wextra"])]),
 
