@@ -12,7 +12,8 @@
  *   [any]     Called by the plugin from any thread between `load` and the end of `stop`. Never blocks.
  *   [inline]  Called by the core on one of its event loops. It must return within 5 ms, must not block, and may call only
  *             functions marked [any]. Needs the capability "inline".
- *   Functions marked [own] that are called elsewhere answer CM_E_THREAD and are reported by name.
+ *   [wait]    Called by the plugin from any of its threads, but not inside an [inline] callback: it may wait for the disk.
+ *   Functions called on a thread where they may not run answer CM_E_THREAD and are reported by name.
  *
  * MEMORY   Arguments are borrowed for the length of the call, in both directions; keep a copy of what you need later.
  *   Whoever allocated frees; nothing is freed across the boundary. Results of variable size go into a `cm_buffer` of the
@@ -444,7 +445,7 @@ typedef struct cm_clients {
                                   uint32_t limit, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
   /* [any] 1: the client is connected now. */
   int32_t (*CM_NULLABLE is_online)(cm_host_context *CM_NONNULL host, cm_text client);
-  /* [own] Sets labels ({"key": "value"}, null removes), audited; returns when it is durable. */
+  /* [wait] Sets labels ({"key": "value"}, null removes), audited; returns when it is durable. */
   cm_status (*CM_NULLABLE set_labels)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text labels,
                                       cm_error *CM_NULLABLE error);
 } cm_clients;
@@ -465,20 +466,20 @@ typedef struct cm_command_callbacks {
 
 typedef struct cm_commands {
   cm_head head;
-  /* [own] `specification` is the body of POST /api/v1/commands without "wait_s". Returns when the command is durably accepted;
+  /* [wait] `specification` is the body of POST /api/v1/commands without "wait_s". Returns when the command is durably accepted;
    * `id` gets its id. Policy and rights of the actor apply. `callbacks` may be NULL. */
   cm_status (*CM_NULLABLE run)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text specification,
                                const cm_command_callbacks *CM_NULLABLE callbacks, void *CM_NULLABLE context,
                                cm_handle *CM_NONNULL command, cm_buffer *CM_NONNULL id, cm_error *CM_NULLABLE error);
-  /* [own] Watches a command that runs already, by id. */
+  /* [wait] Watches a command that runs already, by id. */
   cm_status (*CM_NULLABLE watch)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id,
                                  const cm_command_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
                                  cm_handle *CM_NONNULL command, cm_error *CM_NULLABLE error);
   /* [any] Stops watching; the command goes on. */
   cm_status (*CM_NULLABLE unwatch)(cm_host_context *CM_NONNULL host, cm_handle command);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE cancel)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_error *CM_NULLABLE error);
-  /* [own] What a client printed: `stream` 1 output, 2 errors; from `offset`, as much as fits; `buffer.size` 0 at the end. */
+  /* [wait] What a client printed: `stream` 1 output, 2 errors; from `offset`, as much as fits; `buffer.size` 0 at the end. */
   cm_status (*CM_NULLABLE output)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_text client,
                                   uint32_t stream, uint64_t offset, cm_buffer *CM_NONNULL buffer, cm_error *CM_NULLABLE error);
 } cm_commands;
@@ -508,7 +509,7 @@ typedef struct cm_channel_callbacks {
 
 typedef struct cm_channels {
   cm_head head;
-  /* [own] Opens a channel; audited, the actor's rights and the command policy apply. `specification` is JSON:
+  /* [wait] Opens a channel; audited, the actor's rights and the command policy apply. `specification` is JSON:
    *   "client", "kind" ("pty"), "argv" or none for the log-in shell, "user", "environment", "directory", "terminal" (TERM),
    *   "rows", "columns", "scrollback_bytes", "lossy" (true: output that nobody takes falls out of the scrollback instead of
    *   stopping the program), "idle_s", "maximum_s", "inline"
@@ -516,12 +517,12 @@ typedef struct cm_channels {
   cm_status (*CM_NULLABLE open)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text specification,
                                 const cm_channel_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
                                 cm_handle *CM_NONNULL channel, cm_buffer *CM_NONNULL id, cm_error *CM_NULLABLE error);
-  /* [own] Takes over a channel that is there, from this offset of its output; where that has fallen out, from the first one that
+  /* [wait] Takes over a channel that is there, from this offset of its output; where that has fallen out, from the first one that
    * is kept. Who held it before hears `ended` with code "taken-over". */
   cm_status (*CM_NULLABLE attach)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, uint64_t offset,
                                   uint32_t is_inline, const cm_channel_callbacks *CM_NONNULL callbacks,
                                   void *CM_NULLABLE context, cm_handle *CM_NONNULL channel, cm_error *CM_NULLABLE error);
-  /* [own] The plugin's channels that are there, JSON {"items": [{"id", "client", "kind", "opened_ms", …}]}: after a restart. */
+  /* [wait] The plugin's channels that are there, JSON {"items": [{"id", "client", "kind", "opened_ms", …}]}: after a restart. */
   cm_status (*CM_NULLABLE list)(cm_host_context *CM_NONNULL host, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
   /* [any] Input. CM_E_BUSY: not taken, `writable` will follow. */
   cm_status (*CM_NULLABLE write)(cm_host_context *CM_NONNULL host, cm_handle channel, cm_bytes bytes);
@@ -565,15 +566,15 @@ typedef struct cm_jobs {
                                     cm_handle *CM_NONNULL kind, cm_error *CM_NULLABLE error);
   /* [own] Jobs of the kind wait until somebody offers it again. */
   cm_status (*CM_NULLABLE kind_remove)(cm_host_context *CM_NONNULL host, cm_handle kind);
-  /* [own] `job` is the body of POST /api/v1/jobs; returns when it is durable; `id` gets its id. */
+  /* [wait] `job` is the body of POST /api/v1/jobs; returns when it is durable; `id` gets its id. */
   cm_status (*CM_NULLABLE submit)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text job, cm_buffer *CM_NONNULL id,
                                   cm_error *CM_NULLABLE error);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE cancel)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_error *CM_NULLABLE error);
-  /* [own] The job as GET /api/v1/jobs/{id} shows it. */
+  /* [wait] The job as GET /api/v1/jobs/{id} shows it. */
   cm_status (*CM_NULLABLE get)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_buffer *CM_NONNULL json,
                                cm_error *CM_NULLABLE error);
-  /* [own] Keeps a checkpoint (64 KiB) and the changes of a store transaction (CM_NO_HANDLE: none, else it is ended) in one
+  /* [wait] Keeps a checkpoint (64 KiB) and the changes of a store transaction (CM_NO_HANDLE: none, else it is ended) in one
    * commit; returns when both are durable, or neither. */
   cm_status (*CM_NULLABLE checkpoint)(cm_host_context *CM_NONNULL host, cm_handle attempt, cm_bytes checkpoint,
                                       cm_handle transaction, cm_error *CM_NULLABLE error);
@@ -621,39 +622,39 @@ typedef struct cm_events {
 
 typedef struct cm_store {
   cm_head head;
-  /* [own] CM_E_NOT_FOUND: no such key. */
+  /* [wait] CM_E_NOT_FOUND: no such key. */
   cm_status (*CM_NULLABLE get)(cm_host_context *CM_NONNULL host, cm_text key, cm_buffer *CM_NONNULL value,
                                cm_error *CM_NULLABLE error);
-  /* [own] Keys with this prefix after `after`, in order, JSON {"items": ["…"], "next": "…"|null}; at most 1,000. */
+  /* [wait] Keys with this prefix after `after`, in order, JSON {"items": ["…"], "next": "…"|null}; at most 1,000. */
   cm_status (*CM_NULLABLE list)(cm_host_context *CM_NONNULL host, cm_text prefix, cm_text after, uint32_t limit,
                                 cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
-  /* [own] Begins to collect changes; nothing is written before `commit`. */
+  /* [wait] Begins to collect changes; nothing is written before `commit`. */
   cm_status (*CM_NULLABLE begin)(cm_host_context *CM_NONNULL host, cm_handle *CM_NONNULL transaction);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE put)(cm_host_context *CM_NONNULL host, cm_handle transaction, cm_text key, cm_bytes value);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE remove)(cm_host_context *CM_NONNULL host, cm_handle transaction, cm_text key);
-  /* [own] The transaction goes through only if the key has this value now (`exists` 1), or none (`exists` 0); else
+  /* [wait] The transaction goes through only if the key has this value now (`exists` 1), or none (`exists` 0); else
    * `commit` answers CM_E_EXISTS and changes nothing. */
   cm_status (*CM_NULLABLE expect)(cm_host_context *CM_NONNULL host, cm_handle transaction, cm_text key, uint32_t exists,
                                   cm_bytes value);
-  /* [own] Returns when all changes are durable, or none was made. */
+  /* [wait] Returns when all changes are durable, or none was made. */
   cm_status (*CM_NULLABLE commit)(cm_host_context *CM_NONNULL host, cm_handle transaction, cm_error *CM_NULLABLE error);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE discard)(cm_host_context *CM_NONNULL host, cm_handle transaction);
 
   /* Blobs: long byte strings with names like keys, appended to and read by range. */
-  /* [own] Appends; makes the blob if it is not there. `size` gets its new size. Durable after `blob_sync`. */
+  /* [wait] Appends; makes the blob if it is not there. `size` gets its new size. Durable after `blob_sync`. */
   cm_status (*CM_NULLABLE blob_append)(cm_host_context *CM_NONNULL host, cm_text name, cm_bytes bytes,
                                        uint64_t *CM_NULLABLE size, cm_error *CM_NULLABLE error);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE blob_sync)(cm_host_context *CM_NONNULL host, cm_text name, cm_error *CM_NULLABLE error);
-  /* [own] As much as fits from `offset`; `buffer.size` is what was read, 0 at the end. */
+  /* [wait] As much as fits from `offset`; `buffer.size` is what was read, 0 at the end. */
   cm_status (*CM_NULLABLE blob_read)(cm_host_context *CM_NONNULL host, cm_text name, uint64_t offset,
                                      cm_buffer *CM_NONNULL buffer, cm_error *CM_NULLABLE error);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE blob_size)(cm_host_context *CM_NONNULL host, cm_text name, uint64_t *CM_NONNULL size);
-  /* [own] */
+  /* [wait] */
   cm_status (*CM_NULLABLE blob_remove)(cm_host_context *CM_NONNULL host, cm_text name, cm_error *CM_NULLABLE error);
 } cm_store;
 
@@ -697,7 +698,7 @@ typedef struct cm_audit_callbacks {
 
 typedef struct cm_audit {
   cm_head head;
-  /* [own] Writes a record and returns when it is durable: before the act is acknowledged. `action` is "area.verb" as in its
+  /* [wait] Writes a record and returns when it is durable: before the act is acknowledged. `action` is "area.verb" as in its
    * rights; `clients` are ids with commas between or empty; `detail` is JSON or empty. */
   cm_status (*CM_NULLABLE write)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text action, cm_text clients,
                                  cm_text target, uint32_t outcome, cm_text reason, cm_text detail,
