@@ -2,7 +2,7 @@
 SWIFT ?= swift
 export SWIFT_BACKTRACE ?= enable=no
 
-.PHONY: help setup build quickstart quickstop stage test show bench fuzz clean
+.PHONY: help setup build quickstart quickstop stage test show bench fuzz reference clean
 
 help:
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -35,6 +35,9 @@ bench: build ## figures beside their floors, with this machine's description
 
 fuzz: ## libFuzzer with the address sanitizer on each parser, FUZZ_SECONDS (60) each
 	@for parser in http websocket; do Tests/Fuzz/run $$parser $${FUZZ_SECONDS:-60} || exit 1; done
+
+reference: ## Docs/plugins/reference.md, from the comments of the plugin header
+	@.make/plugin-reference
 
 clean:
 	rm -rf .build dist

@@ -10,16 +10,19 @@
  *   [own]     On the plugin's own thread, which the core makes: never two at a time, never on a loop of the core. What the
  *             core calls there may block for a while (30 s, then the plugin is fenced), and may call everything.
  *   [any]     Called by the plugin from any thread between `load` and the end of `stop`. Never blocks.
- *   [inline]  Called by the core on one of its event loops. It must return within 5 ms, must not block, and may call only
- *             functions marked [any]. Needs the capability "inline".
+ *   [inline]  Called by the core on one of its event loops: one at a time for one handle, at the same time for different
+ *             ones. It must return within 5 ms, must not block, and may call only functions marked [any]. Needs the
+ *             capability "inline".
  *   [wait]    Called by the plugin from any of its threads, but not inside an [inline] callback: it may wait for the disk.
  *   Functions called on a thread where they may not run answer CM_E_THREAD and are reported by name.
+ *   A function of a service runs on whatever thread its caller is, at the same time as others: the publisher guards its
+ *   own state, and calls only functions marked [any] from there.
  *
  * MEMORY   Arguments are borrowed for the length of the call, in both directions; keep a copy of what you need later.
  *   Whoever allocated frees; nothing is freed across the boundary. Results of variable size go into a `cm_buffer` of the
  *   caller. Tables that a plugin hands over (`cm_plugin`, `cm_…_callbacks`) are copied by the core before the call returns.
  *   A callback's `context` belongs to the plugin; `destroy(context)`, where set, is called exactly once when the core has
- *   forgotten it, also when the registration failed.
+ *   forgotten it. When the registration failed that is before it returns, on the calling thread.
  *
  * ERRORS   Negative `cm_status` is failure. `error`, where it is a parameter, may be NULL; else it is filled on failure.
  *
@@ -70,7 +73,7 @@ extern "C" {
 
 /* ---- the identity note ------------------------------------------------------------------------------------------ *
  * Text in the ELF section "cm_plugin", read without running any code: the line "client-manager-plugin 1" (the ABI's major
- * version), then one JSON object:
+ * version), then one JSON object, then perhaps zero bytes; at most 64 KiB:
  *
  *   "id"            reverse domain name, [a-z0-9.-]{3,64}, for example "com.example.hello"
  *   "version"       "MAJOR.MINOR.PATCH"
@@ -80,7 +83,7 @@ extern "C" {
  *   "wants"         services that it uses where they are there
  *   "capabilities"  what it asks for, see CM_CAPABILITY_…
  *   "routes"        areas of the API that it serves: ["hello"] is /api/v1/hello and everything below it
- *   "configuration" a JSON schema of its section `plugins.ID` in the core's configuration
+ *   "configuration" a JSON schema of its section `plugins.settings.ID` in the core's configuration
  *   "libraries"     shared libraries beyond libc that must be there, for messages: ["libcurl.so.4"]
  *
  * In C and C++: CM_PLUGIN_NOTE("{\"id\":\"com.example.hello\",…}") once, at file level. In Rust a static byte array with
@@ -265,8 +268,12 @@ typedef struct cm_lease {
   const uint32_t *CM_NULLABLE valid; /* 1 while the lease holds; the core clears it when it revokes the lease */
 } cm_lease;
 
+/* The words `valid` of a lease and `stopped` of a guard, for languages that do not see the macros below. */
+static inline uint32_t cm_word_load(const uint32_t *CM_NONNULL word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+static inline void cm_word_store(uint32_t *CM_NONNULL word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+
 /* Whether the lease still holds. A call that has begun may end with CM_E_GONE all the same. */
-#define CM_LEASE_VALID(lease) ((lease)->valid && __atomic_load_n((lease)->valid, __ATOMIC_ACQUIRE) != 0u)
+#define CM_LEASE_VALID(lease) ((lease)->valid && cm_word_load((lease)->valid) != 0u)
 
 typedef struct cm_lease_callbacks {
   cm_head head;
@@ -310,12 +317,12 @@ typedef struct cm_services {
 
 /* The publisher's duty: every function of a published table begins with this guard. `stopped` is a uint32_t of the plugin,
  * set to 1 with CM_STOPPED at the beginning of `stop`. */
-#define CM_GUARD(stopped)                                                  \
-  do {                                                                     \
-    if (__atomic_load_n(&(stopped), __ATOMIC_ACQUIRE)) return CM_E_GONE;   \
+#define CM_GUARD(stopped)                              \
+  do {                                                 \
+    if (cm_word_load(&(stopped))) return CM_E_GONE;    \
   } while (0)
-#define CM_STOPPED(stopped) __atomic_store_n(&(stopped), 1u, __ATOMIC_RELEASE)
-#define CM_STARTED(stopped) __atomic_store_n(&(stopped), 0u, __ATOMIC_RELEASE)
+#define CM_STOPPED(stopped) cm_word_store(&(stopped), 1u)
+#define CM_STARTED(stopped) cm_word_store(&(stopped), 0u)
 
 /* ---- cm.http/1: routes in the one API --------------------------------------------------------------------------- *
  * Authentication, rate limits, the right and the audit record are done before the plugin sees a request. */
@@ -337,12 +344,12 @@ typedef struct cm_route_callbacks {
   /* [own], [inline] with "inline": true. A request for the route. `body` is whole, or empty for a route that streams it.
    * The plugin answers now or later, from any thread, exactly once, within the route's time; else the core answers 504. */
   void (*CM_NULLABLE request)(void *CM_NULLABLE context, cm_handle request, cm_bytes body);
-  /* [own] Optional, for "stream_body": the next piece; `last` is 1 with the last one, which may be empty. More follows after
-   * `request_more`. */
+  /* As `request`. Optional, for "stream_body": the next piece; `last` is 1 with the last one, which may be empty. More follows
+   * after `request_more`. */
   void (*CM_NULLABLE body)(void *CM_NULLABLE context, cm_handle request, cm_bytes piece, uint32_t last);
-  /* [own] Optional: what waited for a slow reader is low again: go on with `respond_write`. */
+  /* As `request`. Optional: what waited for a slow reader is low again: go on with `respond_write`. */
   void (*CM_NULLABLE writable)(void *CM_NULLABLE context, cm_handle request);
-  /* [own] Optional: the peer left or the time is over before the answer ended. The handle is dead. */
+  /* As `request`. Optional: the peer left or the time is over before the answer ended. The handle is dead. */
   void (*CM_NULLABLE gone)(void *CM_NULLABLE context, cm_handle request);
   /* [own] Last call, after the route was removed and its requests have ended. */
   void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
@@ -353,13 +360,13 @@ typedef struct cm_route_callbacks {
 
 typedef struct cm_websocket_callbacks {
   cm_head head;
-  /* [own], [inline] with "inline": true. One whole message. */
+  /* [own], [inline] where the route has "inline": true. One whole message. */
   void (*CM_NULLABLE message)(void *CM_NULLABLE context, cm_handle socket, uint32_t kind, cm_bytes payload);
   /* As `message`. Optional: what waits for the peer is low again. */
   void (*CM_NULLABLE writable)(void *CM_NULLABLE context, cm_handle socket);
   /* As `message`. It has ended, by whichever side; `code` as in RFC 6455 §7.4. The handle is dead. */
   void (*CM_NULLABLE closed)(void *CM_NULLABLE context, cm_handle socket, uint32_t code, cm_text reason);
-  /* As `message`. Last call. */
+  /* [own] Last call. */
   void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
 } cm_websocket_callbacks;
 
@@ -491,19 +498,19 @@ typedef struct cm_commands {
 
 typedef struct cm_channel_callbacks {
   cm_head head;
-  /* [own], [inline] with "inline": true; so are all others of this table. The far end is there. `description` is JSON. */
+  /* [own], [inline] with "inline": true. The far end is there. `description` is JSON. */
   void (*CM_NULLABLE opened)(void *CM_NULLABLE context, cm_handle channel, cm_text description);
-  /* Output. Bytes of a stream come in order; an `offset` greater than the one expected is a gap that the channel's
-   * specification allowed. Give credit back with `grant`. */
+  /* As `opened`. Output. Bytes of a stream come in order; an `offset` greater than the one expected is a gap that
+   * the channel's specification allowed. Give credit back with `grant`. */
   void (*CM_NULLABLE data)(void *CM_NULLABLE context, cm_handle channel, uint64_t offset, cm_bytes bytes);
-  /* Optional: input waits no more than a little: go on with `write`. */
+  /* As `opened`. Optional: input waits no more than a little: go on with `write`. */
   void (*CM_NULLABLE writable)(void *CM_NULLABLE context, cm_handle channel);
-  /* Optional: the connection to the client is down (0) or up again (1); nothing is lost meanwhile. */
+  /* As `opened`. Optional: the connection to the client is down (0) or up again (1); nothing is lost meanwhile. */
   void (*CM_NULLABLE linked)(void *CM_NULLABLE context, cm_handle channel, uint32_t up);
-  /* The far end has ended, or could not be opened; `result` is JSON: {"outcome", "exit_code", "code", "message", …}. The handle
-   * is dead. */
+  /* As `opened`. The far end has ended, or could not be opened; `result` is JSON: {"outcome", "exit_code", "code", "message",
+   * …}. The handle is dead. */
   void (*CM_NULLABLE ended)(void *CM_NULLABLE context, cm_handle channel, cm_text result);
-  /* Last call. */
+  /* [own] Last call. */
   void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
 } cm_channel_callbacks;
 
@@ -582,7 +589,7 @@ typedef struct cm_jobs {
   cm_status (*CM_NULLABLE progress)(cm_host_context *CM_NONNULL host, cm_handle attempt, uint32_t permille, cm_text note);
   /* [any] A line of the job's log, 2 KiB. */
   cm_status (*CM_NULLABLE log)(cm_host_context *CM_NONNULL host, cm_handle attempt, cm_text line);
-  /* [any] Ends the attempt, once. `result` is JSON or empty; `code` and `reason` for failures. */
+  /* [any] Ends the attempt, once: CM_E_GONE afterwards. `result` is JSON or empty; `code` and `reason` for failures. */
   cm_status (*CM_NULLABLE finish)(cm_host_context *CM_NONNULL host, cm_handle attempt, uint32_t outcome, cm_text result,
                                   cm_text code, cm_text reason);
 } cm_jobs;
@@ -732,19 +739,20 @@ typedef struct cm_metrics {
 
 #define CM_INTERFACE_EXECUTOR "cm.executor/1"
 
-/* [own], or on a worker thread for `blocking`. */
+/* [own], or a worker thread of the plugin's for `blocking`; there it may call functions marked [any]. */
 typedef void (*cm_function)(void *CM_NULLABLE context);
 
 typedef struct cm_executor {
   cm_head head;
-  /* [any] Runs `function(context)` on the plugin's own thread, then `destroy(context)`; after `stop`, `destroy` alone. At most
-   * 4,096 wait; over that CM_E_BUSY. */
+  /* [any] Runs `function(context)` on the plugin's own thread, then `destroy(context)`; after `stop`, `destroy` alone. In order.
+   * At most 4,096 wait; over that CM_E_BUSY. */
   cm_status (*CM_NULLABLE post)(cm_host_context *CM_NONNULL host, cm_function CM_NULLABLE function,
                                 cm_function CM_NULLABLE destroy, void *CM_NULLABLE context);
   /* [any] The same on one of the plugin's worker threads (at most 8), where it may block for long: network, disk. */
   cm_status (*CM_NULLABLE blocking)(cm_host_context *CM_NONNULL host, cm_function CM_NULLABLE function,
                                     cm_function CM_NULLABLE destroy, void *CM_NULLABLE context);
-  /* [any] Calls `function` after `delay_ms`, then every `interval_ms` (0: once), until `timer_cancel`. At most 1,024. */
+  /* [any] Calls `function` on the own thread after `delay_ms`, then every `interval_ms` (0: once) until `timer_cancel`; a call
+   * that is late is not made up for. `destroy` follows the last call. At most 1,024; over that CM_E_BUSY. */
   cm_status (*CM_NULLABLE timer)(cm_host_context *CM_NONNULL host, uint64_t delay_ms, uint64_t interval_ms,
                                  cm_function CM_NULLABLE function, cm_function CM_NULLABLE destroy,
                                  void *CM_NULLABLE context, cm_handle *CM_NONNULL timer);
