@@ -92,7 +92,8 @@ final class CoreProcess: Sendable {
         if tls == nil, !address.ip.isLoopback {
             throw Problem(400, "invalid", "tls.mode off is allowed on loopback addresses only, and \(text) is none")
         }
-        let pipeline = try CoreRoutes.pipeline(kernel, configuration)
+        let table = try CoreRoutes.table(kernel, docs: configuration[CoreConfiguration.docs])
+        let pipeline = CoreRoutes.pipeline(kernel, configuration, table)
         var settings = HTTPServerConfiguration()
         settings.unauthenticatedPerAddress = configuration[CoreConfiguration.strangersPerAddress]
         settings.connectionsPerLoop = configuration[CoreConfiguration.connections]

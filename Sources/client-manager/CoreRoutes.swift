@@ -4,9 +4,10 @@ import Program
 import Reactor
 import Web
 
-/// The whole route table of the core and the pipeline over it.
+/// The core's own routes as the first group of the table, and the pipeline over it.
 enum CoreRoutes {
-    static func table(_ kernel: Kernel, docs: Bool) -> [Route] {
+    static func table(_ kernel: Kernel, docs: Bool) throws -> RouteTable {
+        let table = RouteTable(version: BuildID.version)
         var routes: [Route] = []
         let store = kernel.store
         let security = kernel.security
@@ -41,15 +42,14 @@ enum CoreRoutes {
             let scope = scope(principal, .readClients)
             return (try? clients.permits(client, allowed: scope.allowed, denied: scope.denied)) ?? false
         }
-        if docs { routes += documentRoutes(for: routes, version: BuildID.version) }
-        return routes
+        if docs { routes += documentRoutes(of: table) }
+        try table.apply([.set(RouteGroup(.core, routes: routes))])
+        return table
     }
 
-    static func pipeline(_ kernel: Kernel, _ configuration: Configuration) throws -> Pipeline {
-        var router = Router()
-        for route in table(kernel, docs: configuration[CoreConfiguration.docs]) { try router.add(route) }
-        return Pipeline(
-            router: router, gate: SecurityGate(security: kernel.security, store: kernel.store),
+    static func pipeline(_ kernel: Kernel, _ configuration: Configuration, _ table: RouteTable) -> Pipeline {
+        Pipeline(
+            table: table, gate: SecurityGate(security: kernel.security, store: kernel.store),
             origins: OriginPolicy(
                 hosts: configuration[CoreConfiguration.hosts], origins: configuration[CoreConfiguration.origins]),
             observe: { [metrics = RequestMetrics(kernel.metrics)] in metrics.observe($0, $1, $2) })

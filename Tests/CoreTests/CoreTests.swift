@@ -27,7 +27,7 @@ import Web
                     var options = Kernel.Options(directory: directory, certificateNames: ["localhost"])
                     options.links.coreVersion = "test"
                     let kernel = try await Kernel.open(options, log: .silent, metrics: Metrics())
-                    body(CoreRoutes.table(kernel, docs: docs))
+                    body(try CoreRoutes.table(kernel, docs: docs).routes)
                     await kernel.close()
                     continuation.resume(returning: nil)
                 } catch {

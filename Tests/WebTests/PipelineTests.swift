@@ -40,16 +40,16 @@ private final class TestGate: Gate {
     private let gate = TestGate()
 
     private func pipeline() throws -> Pipeline {
-        var router = Router()
-        try router.add(Route(.get, "/open", access: .open, "o", answers: []) { (_) async throws(Problem) in .text("hello").tagged("v1") })
-        try router.add(Route(.get, "/read/{id}", right: "client.read", "r", query: [.query("limit", .integer(in: 1...10))],
+        var routes: [Route] = []
+        routes.append(Route(.get, "/open", access: .open, "o", answers: []) { (_) async throws(Problem) in .text("hello").tagged("v1") })
+        routes.append(Route(.get, "/read/{id}", right: "client.read", "r", query: [.query("limit", .integer(in: 1...10))],
             answers: [], auditedRead: "output.read") { (request) async throws(Problem) in .text(request["id"]) })
-        try router.add(Route(.post, "/write", right: "client.write", "w", body: .json(.object([])), answers: []) { (_) async throws(Problem) in .empty })
-        try router.add(Route(.post, "/echo", right: "client.read", "e", body: .json(.object([.required("a", .integer())])), answers: []) {
+        routes.append(Route(.post, "/write", right: "client.write", "w", body: .json(.object([])), answers: []) { (_) async throws(Problem) in .empty })
+        routes.append(Route(.post, "/echo", right: "client.read", "e", body: .json(.object([.required("a", .integer())])), answers: []) {
             (request) async throws(Problem) in .json(request.json)
         })
         return Pipeline(
-            router: router, gate: gate, origins: OriginPolicy(hosts: ["core.test"], origins: ["https://console.test"]),
+            table: try RouteTable(core: routes), gate: gate, origins: OriginPolicy(hosts: ["core.test"], origins: ["https://console.test"]),
             observe: { _, _, _ in })
     }
 

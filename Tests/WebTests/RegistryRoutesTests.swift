@@ -46,12 +46,10 @@ private final class RegistryAPI: Sendable {
             default: (allowed: [test], denied: [])
             }
         }
-        var router = Router()
-        for route in clientRoutes(enrollment, scope: scope) + groupRoutes(clients, scope: scope)
+        let routes = clientRoutes(enrollment, scope: scope) + groupRoutes(clients, scope: scope)
             + enrollmentRoutes(enrollment) + enrollmentTokenRoutes(enrollment, scope: scope)
-        { try router.add(route) }
         pipeline = Pipeline(
-            router: router, gate: NamesGate(), origins: OriginPolicy(hosts: [], origins: []), observe: { _, _, _ in })
+            table: try RouteTable(core: routes), gate: NamesGate(), origins: OriginPolicy(hosts: [], origins: []), observe: { _, _, _ in })
         loop = try EventLoop.start(name: "test")
     }
 

@@ -18,7 +18,7 @@ import Transport
 
     private func find(_ router: Router, _ method: HTTPMethod, _ target: String) throws -> String {
         switch router.match(method, try RequestTarget(target).segments) {
-        case .found(let route, let parameters): ([route.pattern] + parameters).joined(separator: " ")
+        case .found(let placed, let parameters): ([placed.route.pattern] + parameters).joined(separator: " ")
         case .wrongMethod(let allowed): "wrong method, " + allowed.map(\.rawValue).joined(separator: ",")
         case .nothing: "nothing"
         }

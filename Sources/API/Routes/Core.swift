@@ -1,7 +1,6 @@
 import JSON
 import Kernel
 import Program
-import Synchronization
 import Web
 
 /// One thing that must work for the core to serve; `nil` means it does.
@@ -55,8 +54,8 @@ private let readiness = Schema.object([
     .required("status", .choice(["ready", "not-ready"])), .required("checks", .map(.string())),
 ])
 
-/// `/openapi.json` and `/docs`, made from all routes of the table including these.
-public func documentRoutes(for others: [Route], version: String) -> [Route] {
+/// `/openapi.json` and `/docs`, which show the routes that are in the table at the time.
+public func documentRoutes(of table: RouteTable) -> [Route] {
     let page = Route(
         .get, "/docs", access: .open, "The API as a page that can try each call.",
         answers: [Route.Answer(200, "HTML.", contentType: "text/html")]
@@ -68,16 +67,15 @@ public func documentRoutes(for others: [Route], version: String) -> [Route] {
     }
     let script = asset("/docs/app.js", DocsPage.script, "text/javascript; charset=utf-8")
     let style = asset("/docs/style.css", DocsPage.style, "text/css; charset=utf-8")
-    let description = Route(
+    // The table holds this route.
+    let document = Route(
         .get, "/openapi.json", access: .open, "This API as an OpenAPI 3.1 document.",
         answers: [Route.Answer(200, "The document.", .any())]
-    ) { (_) async throws(Problem) in .empty }
-    let all = others + [page, script, style, description]
-    let document = OnceMade { OpenAPI.document(all, title: "Client Manager", version: version).serialized() }
-    let served = Route(
-        description.method, description.pattern, access: .open, description.summary, answers: description.answers
-    ) { (_) async throws(Problem) in .json(bytes: document.value()) }
-    return [page, script, style, served]
+    ) { [weak table] (_) async throws(Problem) in
+        guard let document = table?.document() else { throw .notFound("the server is stopping") }
+        return .json(bytes: document.bytes).tagged(document.tag)
+    }
+    return [page, script, style, document]
 }
 
 private func asset(_ pattern: String, _ text: String, _ contentType: String) -> Route {
@@ -86,22 +84,5 @@ private func asset(_ pattern: String, _ text: String, _ contentType: String) -> 
         answers: [Route.Answer(200, "The asset.", contentType: contentType)]
     ) { (_) async throws(Problem) in
         Response.text(text, contentType: contentType).with("cache-control", "public, max-age=300")
-    }
-}
-
-/// Made at the first call and kept: few cores are ever asked for their document, and each start would pay for it.
-private final class OnceMade: Sendable {
-    private let make: @Sendable () -> [UInt8]
-    private let made = Mutex<[UInt8]?>(nil)
-
-    init(_ make: @escaping @Sendable () -> [UInt8]) { self.make = make }
-
-    func value() -> [UInt8] {
-        made.withLock { made in
-            if let made { return made }
-            let bytes = make()
-            made = bytes
-            return bytes
-        }
     }
 }

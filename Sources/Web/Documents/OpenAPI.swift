@@ -3,12 +3,19 @@ import Transport
 
 /// The OpenAPI 3.1 document of a route table.
 public enum OpenAPI {
-    public static func document(_ routes: [Route], title: String, version: String) -> JSONValue {
+    /// - Parameter groups: the core's first.
+    static func document(_ groups: [RouteGroup], title: String, version: String) -> JSONValue {
         var paths = JSONObject()
-        for route in routes {
-            var item = paths[route.pattern]?.object ?? JSONObject()
-            item[route.method.rawValue.lowercased()] = operation(route)
-            paths[route.pattern] = .object(item)
+        var schemas: JSONObject = ["Problem": problem]
+        for group in groups {
+            for route in group.routes {
+                var item = paths[route.pattern]?.object ?? JSONObject()
+                item[route.method.rawValue.lowercased()] = .object(operation(route, of: group.owner))
+                paths[route.pattern] = .object(item)
+            }
+            for schema in group.components.schemas {
+                schemas["\(group.owner.id).\(schema.key)"] = OpenAPIText.prefixed(schema.value, by: group.owner)
+            }
         }
         return [
             "openapi": "3.1.0",
@@ -16,12 +23,12 @@ public enum OpenAPI {
             "paths": .object(paths),
             "components": [
                 "securitySchemes": ["bearer": ["type": "http", "scheme": "bearer"]],
-                "schemas": ["Problem": problem],
+                "schemas": .object(schemas),
             ],
         ]
     }
 
-    private static func operation(_ route: Route) -> JSONValue {
+    private static func operation(_ route: Route, of owner: RouteOwner) -> JSONObject {
         var operation: JSONObject = [
             "operationId": .string(identifier(route)),
             "summary": .string(route.summary),
@@ -37,6 +44,8 @@ public enum OpenAPI {
             operation["requestBody"] = content(contentType, ["type": "string", "format": "binary"], required: true)
         }
         operation["responses"] = .object(responses(route))
+        if let own = route.operation { merge(own, into: &operation, route, owner) }
+        if !owner.isCore { operation["x-plugin"] = .string(owner.id) }
         switch route.access {
         case .open: operation["security"] = []
         case .signedIn: operation["security"] = [["bearer": []]]
@@ -44,7 +53,28 @@ public enum OpenAPI {
             operation["security"] = [["bearer": []]]
             operation["x-right"] = .string(right.rawValue)
         }
-        return .object(operation)
+        return operation
+    }
+
+    /// What the route's own text says goes before what its fields say, except for the path's parameters: the pattern
+    /// decides which those are.
+    private static func merge(
+        _ own: OpenAPIOperation, into operation: inout JSONObject, _ route: Route, _ owner: RouteOwner
+    ) {
+        for member in own.object where member.key != "parameters" && member.key != "responses" {
+            operation[member.key] = OpenAPIText.prefixed(member.value, by: owner)
+        }
+        let described = own.object["parameters"]?.array ?? []
+        let path = route.parameterNames.enumerated().map { index, name in
+            described.first { $0["in"]?.string == "path" && $0["name"]?.string == name } ?? pathParameters(route)[index]
+        }
+        let parameters = path + described.filter { $0["in"]?.string != "path" }
+        operation["parameters"] = parameters.isEmpty ? nil : OpenAPIText.prefixed(.array(parameters), by: owner)
+        var responses = self.responses(route)
+        for response in own.object["responses"]?.object ?? [:] {
+            responses[response.key] = OpenAPIText.prefixed(response.value, by: owner)
+        }
+        operation["responses"] = .object(responses)
     }
 
     private static func responses(_ route: Route) -> JSONObject {

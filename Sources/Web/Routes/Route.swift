@@ -62,13 +62,17 @@ public struct Route: Sendable {
     public let query: [Parameter]
     public let body: Body
     public let answers: [Answer]
-    /// The audit action of a read that must leave a trace (output, files, secrets, audit): written before the answer.
+    /// The audit action of a read that must leave a trace (output, files, secrets, audit), or of any use of a plugin's
+    /// route: written before the handler runs.
     public let auditedRead: String?
+    /// How the operation describes itself in the document, where the route does not say it by its own fields.
+    public let operation: OpenAPIOperation?
     public let handler: Handler
 
     public init(
         _ method: HTTPMethod, _ pattern: String, access: Access, _ summary: String, query: [Parameter] = [],
-        body: Body = .none, answers: [Answer], auditedRead: String? = nil, handler: @escaping Handler
+        body: Body = .none, answers: [Answer], auditedRead: String? = nil,
+        operation: OpenAPIOperation? = nil, handler: @escaping Handler
     ) {
         self.method = method
         self.pattern = pattern
@@ -76,20 +80,22 @@ public struct Route: Sendable {
         parameterNames = pattern.split(separator: "/").filter { $0.hasPrefix("{") }.map { String($0.dropFirst().dropLast()) }
         self.access = access
         self.summary = summary
-        self.query = query
+        self.query = query + (operation?.query ?? [])
         self.body = body
         self.answers = answers
         self.auditedRead = auditedRead
+        self.operation = operation
         self.handler = handler
     }
 
     public init(
         _ method: HTTPMethod, _ pattern: String, right: Right, _ summary: String, query: [Parameter] = [],
-        body: Body = .none, answers: [Answer], auditedRead: String? = nil, handler: @escaping Handler
+        body: Body = .none, answers: [Answer], auditedRead: String? = nil,
+        operation: OpenAPIOperation? = nil, handler: @escaping Handler
     ) {
         self.init(
             method, pattern, access: .right(right), summary, query: query, body: body, answers: answers,
-            auditedRead: auditedRead, handler: handler)
+            auditedRead: auditedRead, operation: operation, handler: handler)
     }
 
     /// `clients` for `/api/v1/clients/{id}`: the group of the operation in the document and in the metrics.

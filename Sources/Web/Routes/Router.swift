@@ -4,7 +4,7 @@ import Transport
 /// Finds routes by path, segment by segment; a fixed segment wins over a parameter.
 public struct Router: Sendable {
     public enum Match: Sendable {
-        case found(Route, parameters: [String])
+        case found(PlacedRoute, parameters: [String])
         case wrongMethod(allowed: [HTTPMethod])
         case nothing
     }
@@ -12,15 +12,19 @@ public struct Router: Sendable {
     private struct Node: Sendable {
         var fixed: [String: Int] = [:]
         var parameter: Int?
-        var routes: [(method: HTTPMethod, route: Route)] = []
+        var routes: [(method: HTTPMethod, route: PlacedRoute)] = []
     }
     private var nodes: [Node] = [Node()]
     public private(set) var routes: [Route] = []
 
     public init() {}
 
-    /// Two routes of one method and place are a mistake of the program: the later one is refused.
-    public mutating func add(_ route: Route) throws(RouteConflict) {
+    /// The core's.
+    public mutating func add(_ route: Route) throws(RouteConflict) { try add(PlacedRoute(route)) }
+
+    /// Of two routes of one method and place the later one is refused.
+    mutating func add(_ placed: PlacedRoute) throws(RouteConflict) {
+        let route = placed.route
         var node = 0
         for segment in route.pattern.split(separator: "/") {
             if segment.hasPrefix("{") {
@@ -42,7 +46,7 @@ public struct Router: Sendable {
         guard !nodes[node].routes.contains(where: { $0.method == route.method }) else {
             throw RouteConflict(route: "\(route.method.rawValue) \(route.pattern)")
         }
-        nodes[node].routes.append((route.method, route))
+        nodes[node].routes.append((route.method, placed))
         routes.append(route)
     }
 

@@ -8,7 +8,7 @@ import Transport
 /// From a whole request to a response: origin → route → authenticate → limit → right → body → handler.
 /// Runs as one task on the connection's loop; only the handler may leave it.
 public final class Pipeline: Sendable {
-    let router: Router
+    let table: RouteTable
     private let gate: any Gate
     private let origins: OriginPolicy
     private let correlations = CorrelationSource()
@@ -16,10 +16,10 @@ public final class Pipeline: Sendable {
     private let observe: @Sendable (Route?, Int, UInt64) -> Void
 
     public init(
-        router: Router, gate: any Gate, origins: OriginPolicy,
+        table: RouteTable, gate: any Gate, origins: OriginPolicy,
         observe: @escaping @Sendable (Route?, Int, UInt64) -> Void
     ) {
-        self.router = router
+        self.table = table
         self.gate = gate
         self.origins = origins
         self.observe = observe
@@ -34,27 +34,34 @@ public final class Pipeline: Sendable {
     }
 
     public struct Matched: Sendable {
-        let route: Route
+        let placed: PlacedRoute
         let parameters: [String]
+        /// Why the route's owner does not answer at present.
+        let suspension: Suspension?
         let target: RequestTarget
         let correlation: String
 
+        var route: Route { placed.route }
         /// Anybody may call it.
         var isOpen: Bool { if case .open = route.access { true } else { false } }
     }
 
     /// Everything that the head alone can decide, before a byte of the body is kept.
-    public func plan(_ head: HTTPRequestHead, address: String) -> Plan {
+    public func plan(_ head: HTTPRequestHead, address: String) -> Plan { plan(head, address: address, in: table.current) }
+
+    func plan(_ head: HTTPRequestHead, address: String, in set: RouteSet) -> Plan {
         let correlation = correlations.accept(head.headers["x-correlation-id"])
         do throws(Problem) {
             try origins.check(head.headers)
             let target = try RequestTarget(head.target)
             if head.method == .options, let response = preflight(head) { return .refuse(response) }
-            switch router.match(head.method, target.segments) {
-            case .found(let route, let parameters):
+            switch set.router.match(head.method, target.segments) {
+            case .found(let placed, let parameters):
                 return .accept(
-                    Matched(route: route, parameters: parameters, target: target, correlation: correlation),
-                    bodyLimit: route.body.limit)
+                    Matched(
+                        placed: placed, parameters: parameters, suspension: set.suspension(of: placed.owner),
+                        target: target, correlation: correlation),
+                    bodyLimit: placed.route.body.limit)
             case .wrongMethod(let allowed):
                 let names = allowed.map(\.rawValue).joined(separator: ", ")
                 try gate.admitStranger(address)
@@ -72,15 +79,17 @@ public final class Pipeline: Sendable {
     /// Never throws: every failure becomes a problem document.
     /// - Parameter authenticated: called on the loop as soon as the peer has shown who it is.
     public func answer(
-        _ matched: Matched, _ head: HTTPRequestHead, body: [UInt8], address: String, loop: EventLoop,
+        _ found: Matched, _ head: HTTPRequestHead, body: [UInt8], address: String, loop: EventLoop,
         authenticated: @Sendable () -> Void = {}
     ) async -> Response {
         let begin = monotonicNanoseconds()
+        var matched = found
         var response: Response
         var state: RateLimitState?
         do throws(Problem) {
             let principal = try await self.principal(for: matched, head, address, &state)
             if state != nil { authenticated() }
+            if matched.suspension != nil { matched = try await resumed(matched, head, principal, body.count, loop) }
             let request = Request(
                 method: head.method, path: String(head.path), query: matched.target.query, headers: head.headers, body: body,
                 principal: principal, address: address, correlation: matched.correlation, loop: loop,
@@ -120,6 +129,35 @@ public final class Pipeline: Sendable {
         }
     }
 
+    /// Waits until the route's owner answers again and finds the route anew, which need not be the same.
+    private func resumed(
+        _ matched: Matched, _ head: HTTPRequestHead, _ principal: Principal, _ bytes: Int, _ loop: EventLoop
+    ) async throws(Problem) -> Matched {
+        var matched = matched
+        // An upgrade that suspends again and again must not hold a request for ever.
+        for _ in 0..<3 {
+            guard let suspension = matched.suspension else { return matched }
+            try await suspension.wait(holding: bytes, on: loop)
+            let set = table.current
+            guard case .found(let placed, let parameters) = set.router.match(head.method, matched.target.segments) else {
+                throw .notFound("there is nothing at this path any more; /openapi.json lists what there is")
+            }
+            matched = Matched(
+                placed: placed, parameters: parameters, suspension: set.suspension(of: placed.owner),
+                target: matched.target, correlation: matched.correlation)
+            if case .open = placed.route.access { continue }
+            guard principal.id != Pipeline.anonymous else {
+                throw Problem(401, "authentication-required", "this operation now needs credentials: send \"Authorization: Bearer TOKEN\"")
+            }
+            try await checkRight(principal, matched, head)
+            guard bytes <= placed.route.body.limit else { throw WebService.tooLarge(placed.route.body.limit) }
+        }
+        if let suspension = matched.suspension { throw suspension.problem }
+        return matched
+    }
+
+    private static let anonymous = "anonymous"
+
     private func checkRight(_ principal: Principal, _ matched: Matched, _ head: HTTPRequestHead) async throws(Problem) {
         guard case .right(let right) = matched.route.access, !gate.grants(principal, right) else { return }
         await gate.recordRefusal(principal, right, path: String(head.path), reason: "no role grants the right")
@@ -131,7 +169,7 @@ public final class Pipeline: Sendable {
     ) async throws(Problem) -> Principal {
         if case .open = matched.route.access {
             try gate.admitStranger(address)
-            return Principal(kind: .system, id: "anonymous", address: address, correlation: matched.correlation)
+            return Principal(kind: .system, id: Pipeline.anonymous, address: address, correlation: matched.correlation)
         }
         let principal = try await gate.authenticate(
             authorization: head.headers["authorization"], address: address, correlation: matched.correlation)

@@ -8,6 +8,9 @@ public final class RequestMetrics: Sendable {
     /// One counter per area and status; looking it up by labels for each request would cost more than the counting.
     private let counters = Mutex<[Key: Counter]>([:])
 
+    /// Plugins come and go with areas of their own; what goes beyond this is counted as "other".
+    private static let maximumCounters = 1_024
+
     private struct Key: Hashable {
         let area: String
         let status: Int
@@ -22,8 +25,10 @@ public final class RequestMetrics: Sendable {
 
     public func observe(_ route: Route?, _ status: Int, _ nanoseconds: UInt64) {
         seconds.observe(nanoseconds: nanoseconds)
-        let key = Key(area: route?.area ?? "none", status: status)
-        if let counter = counters.withLock({ $0[key] }) { return counter.add() }
+        var key = Key(area: route?.area ?? "none", status: status)
+        let (known, isFull) = counters.withLock { ($0[key], $0.count >= RequestMetrics.maximumCounters) }
+        if let known { return known.add() }
+        if isFull { key = Key(area: "other", status: status) }
         let counter = metrics.counter(
             "client_manager_http_requests_total", "Requests by area and status.",
             labels: [("area", key.area), ("status", String(status))])

@@ -11,11 +11,13 @@ public final class WebService: HTTPService {
     private let pipeline: Pipeline
     private let loop: EventLoop
     private let takeovers: [String: Takeover]
+    private var routes: RouteTable.Reader
 
     public init(pipeline: Pipeline, loop: EventLoop, takeovers: [String: Takeover] = [:]) {
         self.pipeline = pipeline
         self.loop = loop
         self.takeovers = takeovers
+        routes = RouteTable.Reader(pipeline.table)
     }
 
     public func exchangeBegan(_ exchange: HTTPExchange) {
@@ -24,7 +26,7 @@ public final class WebService: HTTPService {
             return
         }
         let address = exchange.address.description
-        switch pipeline.plan(exchange.head, address: address) {
+        switch pipeline.plan(exchange.head, address: address, in: routes.current()) {
         case .refuse(let response):
             AnswerWriter(exchange, loop).answer(response)
         case .accept(let matched, let bodyLimit):
@@ -72,7 +74,7 @@ public final class WebService: HTTPService {
         }
     }
 
-    private static func tooLarge(_ limit: Int) -> Problem {
+    static func tooLarge(_ limit: Int) -> Problem {
         limit == 0
             ? Problem(400, "invalid", "this operation takes no body")
             : Problem(413, "too-large", "the body is longer than \(limit) bytes, the limit of this operation")
