@@ -71,13 +71,17 @@ let package = Package(
             "AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "CSQLite", "Program",
         ]),
         library("Web", ["Kernel", "Transport", "JSON", "Reactor", "Program"]),
-        library("API", ["Web", "Kernel", "JSON", "Program"]),
+        library("PluginHost", [
+            "Web", "Kernel", "Transport", "System", "Crypto", "JSON", "Reactor", "Program", "CLinux", "CPluginABI",
+        ]),
+        library("API", ["Web", "Kernel", "PluginHost", "JSON", "Program"]),
         library("Agent", ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "Program"]),
         library("OperatorClient", ["Transport", "System", "Crypto", "JSON", "Reactor", "Program"]),
 
         program(
             "client-manager",
-            ["API", "Web", "Kernel", "Transport", "System", "Reactor", "JSON", "Program"], linker: ownRuntime),
+            ["API", "PluginHost", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program"],
+            linker: ownRuntime),
         program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: selfContained),
         program("cm-swarm", ["Agent", "AgentProtocol", "Reactor", "JSON", "Program"], linker: relocatable),
         program("cmctl", ["OperatorClient", "Program"], linker: relocatable),
@@ -95,9 +99,10 @@ let package = Package(
         tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto", "Program"]),
         tests("KernelTests", ["Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
+        tests("PluginHostTests", ["PluginHost", "JSON", "System"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON"]),
-        tests("CoreTests", ["client-manager", "Crypto", "Kernel", "Web", "Program", "Reactor", "System"]),
+        tests("CoreTests", ["client-manager", "PluginHost", "Crypto", "Kernel", "Web", "Program", "Reactor", "System"]),
         tests("MapTests", []),
     ]
 )

@@ -22,6 +22,8 @@ public final class Kernel: Sendable {
         public var jobs = JobLimits()
         public var outputs = OutputLimits()
         public var links = AgentEndpointOptions()
+        /// Tables of the layers above, in the same database.
+        public var migrations: [Migration] = []
         /// Seals private keys and other secrets on disk; by default they are plain files, mode 0600.
         public var safe = KeySafe()
         /// DNS names and addresses that the core's own certificate is valid for; at least one.
@@ -69,7 +71,7 @@ public final class Kernel: Sendable {
         let store = try Store.open(
             directory: options.directory,
             migrations: Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations
-                + Templates.migrations + Outbox.migrations + Jobs.migrations,
+                + Templates.migrations + Outbox.migrations + Jobs.migrations + options.migrations,
             options: options.store, safe: safe)
         do throws(Problem) {
             return try await Kernel(options, store, safe, log: log, metrics: metrics)

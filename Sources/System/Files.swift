@@ -82,6 +82,16 @@ public enum Files {
         return FileStatus(status)
     }
 
+    /// Where a symbolic link points.
+    public static func readLink(_ path: String) throws(SystemError) -> String {
+        try withUnsafeTemporaryAllocation(of: CChar.self, capacity: 4_096) { (buffer) throws(SystemError) in
+            guard let start = buffer.baseAddress else { throw SystemError("readlink", path, code: ENOMEM) }
+            let count = readlink(path, start, buffer.count)
+            guard count >= 0 else { throw .last("readlink", path) }
+            return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
+    }
+
     public static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
     /// Makes `path` and what is missing above it; an existing directory is left as it is.

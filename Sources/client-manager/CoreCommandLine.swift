@@ -1,4 +1,5 @@
 import Glibc
+import PluginHost
 import Program
 import System
 
@@ -22,6 +23,10 @@ enum CoreCommandLine {
         case ("config", "check"): return configuration(Array(arguments.dropFirst(2)), show: false)
         case ("config", "show"): return configuration(Array(arguments.dropFirst(2)), show: true)
         case ("audit", "verify"): return CoreMaintenance.auditVerify(Array(arguments.dropFirst(2)))
+        // For the core itself: looks at a plugin in a process that may crash.
+        case ("plugin", "probe"):
+            guard arguments.count == 4 else { return fail("plugin probe is for the core itself; see: plugin check FILE", status: 2) }
+            return Probe.main(path: arguments[2], libraries: arguments[3])
         case ("backup", _): return CoreMaintenance.backup(Array(arguments.dropFirst()))
         case ("restore", _): return CoreMaintenance.restore(Array(arguments.dropFirst()))
         case ("config", "document"):
@@ -42,6 +47,7 @@ enum CoreCommandLine {
     private static let serveFlags: [Flag] =
         [
             Flag.option("data-dir", "DIR", "Where everything durable is kept."),
+            Flag.toggle("safe", "Starts the core alone: no plugin is loaded."),
             Flag.option("config", "FILE", "JSON with comments; the environment and flags go before it."),
         ] + CoreConfiguration.declarations.compactMap(\.commandLineFlag)
 
@@ -53,7 +59,7 @@ enum CoreCommandLine {
                 return fail("--data-dir DIR is missing: the folder where everything durable is kept", status: 2)
             }
             let configuration = try load(flags)
-            return CoreProcess.serve(directory: directory, configuration: configuration)
+            return CoreProcess.serve(directory: directory, configuration: configuration, isSafe: flags.has("safe"))
         } catch {
             return fail("\(error)", status: 2)
         }

@@ -103,7 +103,7 @@ enum CoreConfiguration {
         previousMasterKeyFile.declaration, strangersPerAddress.declaration, connections.declaration, logLevel.declaration, synchronous.declaration,
         auditFile.declaration, auditSyslog.declaration,
         drainSeconds.declaration,
-    ]
+    ] + CorePlugins.declarations
 }
 
 enum LogLevelName: String, CaseIterable, Sendable {

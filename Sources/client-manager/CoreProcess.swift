@@ -2,6 +2,7 @@ import API
 import Glibc
 import JSON
 import Kernel
+import PluginHost
 import Program
 import Reactor
 import Synchronization
@@ -13,6 +14,7 @@ import Web
 final class CoreProcess: Sendable {
     private let directory: String
     private let configuration: Configuration
+    private let isSafe: Bool
     private let loops: [EventLoop]
     private let writer = LogWriter()
     private let log: Log
@@ -21,12 +23,12 @@ final class CoreProcess: Sendable {
     private let isStopping = Atomic<Bool>(false)
 
     /// Returns when the core has stopped.
-    static func serve(directory: String, configuration: Configuration) -> Int32 {
+    static func serve(directory: String, configuration: Configuration, isSafe: Bool = false) -> Int32 {
         Signals.block([SIGTERM, SIGINT, SIGHUP])
         signal(SIGPIPE, SIG_IGN)
         let process: CoreProcess
         do {
-            process = try CoreProcess(directory: directory, configuration: configuration)
+            process = try CoreProcess(directory: directory, configuration: configuration, isSafe: isSafe)
         } catch {
             return CoreCommandLine.fail("\(error)", status: 1)
         }
@@ -36,8 +38,9 @@ final class CoreProcess: Sendable {
         return process.status.load(ordering: .relaxed)
     }
 
-    private init(directory: String, configuration: Configuration) throws {
+    private init(directory: String, configuration: Configuration, isSafe: Bool) throws {
         self.directory = directory
+        self.isSafe = isSafe
         self.configuration = configuration
         let level = configuration[CoreConfiguration.logLevel].level
         log = Log(level: level) { [writer] line in writer.write(line) }
@@ -54,10 +57,15 @@ final class CoreProcess: Sendable {
             let kernel = try await Kernel.open(try kernelOptions(), log: log, metrics: metrics)
             try registerCommandJobs(kernel)
             let tls = try ServerTLS(kernel.identity, configuration)
-            let server = try await listen(kernel, tls?.context)
+            let table = RouteTable(version: BuildID.version)
+            let plugins = try await PluginHost.open(
+                CorePlugins.options(configuration, data: directory, isSafe: isSafe), kernel: kernel, routes: table, loop: loops[0])
+            try CoreRoutes.fill(table, kernel, plugins, docs: configuration[CoreConfiguration.docs])
+            let server = try await listen(kernel, tls?.context, table)
             kernel.start(on: loops[0])
             tls?.keepFresh(on: loops[0], kernel, log)
-            try watchSignals(kernel, server, tls, ready)
+            try watchSignals(kernel, server, tls, ready, plugins)
+            try await plugins.start()
             let url = "\(tls == nil ? "http" : "https")://\(server.address)"
             try ready.announce(url: url, fingerprint: kernel.identity.fingerprint)
             log.info("core.ready", ["url": .string(url), "version": .string(BuildID.description)])
@@ -81,10 +89,11 @@ final class CoreProcess: Sendable {
         options.security = try CoreSecrets.options(configuration)
         options.safe = try CoreSecrets.safe(configuration)
         options.links.coreVersion = BuildID.version
+        options.migrations = PluginHost.migrations
         return options
     }
 
-    private func listen(_ kernel: Kernel, _ tls: TLSContext?) async throws -> HTTPServer {
+    private func listen(_ kernel: Kernel, _ tls: TLSContext?, _ table: RouteTable) async throws -> HTTPServer {
         let text = configuration[CoreConfiguration.listen]
         guard let address = SocketAddress(text) else {
             throw Problem(400, "invalid", "listen = \(text): it must be ADDRESS:PORT, for example 127.0.0.1:8443")
@@ -92,7 +101,6 @@ final class CoreProcess: Sendable {
         if tls == nil, !address.ip.isLoopback {
             throw Problem(400, "invalid", "tls.mode off is allowed on loopback addresses only, and \(text) is none")
         }
-        let table = try CoreRoutes.table(kernel, docs: configuration[CoreConfiguration.docs])
         let pipeline = CoreRoutes.pipeline(kernel, configuration, table)
         var settings = HTTPServerConfiguration()
         settings.unauthenticatedPerAddress = configuration[CoreConfiguration.strangersPerAddress]
@@ -103,12 +111,12 @@ final class CoreProcess: Sendable {
         }
     }
 
-    private func watchSignals(_ kernel: Kernel, _ server: HTTPServer, _ tls: ServerTLS?, _ ready: ReadyFile) throws {
+    private func watchSignals(_ kernel: Kernel, _ server: HTTPServer, _ tls: ServerTLS?, _ ready: ReadyFile, _ plugins: PluginHost) throws {
         let signals = try Signals([SIGTERM, SIGINT, SIGHUP]) { [self] signal in
             guard signal != SIGHUP else { return reload(kernel, tls) }
             guard !isStopping.exchange(true, ordering: .relaxed) else { return }
             log.info("core.stopping", ["signal": .integer(Int64(signal))])
-            loops[0].spawn { [self] in await stop(kernel, server, ready) }
+            loops[0].spawn { [self] in await stop(kernel, server, ready, plugins) }
         }
         try loops[0].add(signals)
     }
@@ -127,7 +135,7 @@ final class CoreProcess: Sendable {
     }
 
     /// The address is given up first, then open requests may end, then what is owed is written.
-    private func stop(_ kernel: Kernel, _ server: HTTPServer, _ ready: ReadyFile) async {
+    private func stop(_ kernel: Kernel, _ server: HTTPServer, _ ready: ReadyFile, _ plugins: PluginHost) async {
         try? ready.remove()
         let seconds = configuration[CoreConfiguration.drainSeconds]
         let limit = Timer { server.stop() }
@@ -137,6 +145,7 @@ final class CoreProcess: Sendable {
         await kernel.links.stop()
         await server.drain()
         loops[0].cancel(limit)
+        await plugins.stop()
         await kernel.close()
         log.info("core.stopped")
         for loop in loops { loop.stop() }

@@ -1,13 +1,13 @@
 import API
 import Kernel
+import PluginHost
 import Program
 import Reactor
 import Web
 
 /// The core's own routes as the first group of the table, and the pipeline over it.
 enum CoreRoutes {
-    static func table(_ kernel: Kernel, docs: Bool) throws -> RouteTable {
-        let table = RouteTable(version: BuildID.version)
+    static func fill(_ table: RouteTable, _ kernel: Kernel, _ plugins: PluginHost, docs: Bool) throws {
         var routes: [Route] = []
         let store = kernel.store
         let security = kernel.security
@@ -24,12 +24,14 @@ enum CoreRoutes {
                     } catch {
                         return error.detail
                     }
-                }
+                },
+                ReadinessCheck("plugins") { plugins.notReady.isEmpty ? nil : plugins.notReady.joined(separator: "; ") },
             ], metrics: kernel.metrics)
         routes += securityRoutes(kernel.security, identity: kernel.identity)
         routes += commandRoutes(
             kernel.commands, kernel.clients, scope: scope, isLive: { security.isLive($0) })
         routes += jobRoutes(kernel.jobs)
+        routes += pluginRoutes(plugins)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)
         routes += groupRoutes(kernel.clients, scope: scope)
@@ -44,7 +46,6 @@ enum CoreRoutes {
         }
         if docs { routes += documentRoutes(of: table) }
         try table.apply([.set(RouteGroup(.core, routes: routes))])
-        return table
     }
 
     static func pipeline(_ kernel: Kernel, _ configuration: Configuration, _ table: RouteTable) -> Pipeline {

@@ -1,5 +1,6 @@
 import Glibc
 import Kernel
+import PluginHost
 import Program
 import Reactor
 import System
@@ -26,8 +27,14 @@ import Web
                 do {
                     var options = Kernel.Options(directory: directory, certificateNames: ["localhost"])
                     options.links.coreVersion = "test"
+                    options.migrations = PluginHost.migrations
                     let kernel = try await Kernel.open(options, log: .silent, metrics: Metrics())
-                    body(try CoreRoutes.table(kernel, docs: docs).routes)
+                    let table = RouteTable()
+                    let plugins = try await PluginHost.open(
+                        PluginOptions(directory: directory + "/plugins", copies: directory, libraries: "", program: ""), kernel: kernel,
+                        routes: table, loop: loop)
+                    try CoreRoutes.fill(table, kernel, plugins, docs: docs)
+                    body(table.routes)
                     await kernel.close()
                     continuation.resume(returning: nil)
                 } catch {

@@ -12,10 +12,15 @@ private let map: [String: Set<String>] = [
     "AgentProtocol": ["JSON", "Crypto", "Program"],
     "Kernel": ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "CSQLite", "Program"],
     "Web": ["Kernel", "Transport", "JSON", "Reactor", "Program"],
-    "API": ["Web", "Kernel", "JSON", "Program"],
+    "PluginHost": [
+        "Web", "Kernel", "Transport", "System", "Crypto", "JSON", "Reactor", "CLinux", "CPluginABI", "Program",
+    ],
+    "API": ["Web", "Kernel", "PluginHost", "JSON", "Program"],
     "Agent": ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "Program"],
     "OperatorClient": ["Transport", "System", "Crypto", "JSON", "Reactor", "Program"],
-    "client-manager": ["API", "Web", "Kernel", "Transport", "System", "Reactor", "JSON", "Program"],
+    "client-manager": [
+        "API", "PluginHost", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program",
+    ],
     "cm-agent": ["Agent", "Reactor", "JSON", "Program"],
     "cm-swarm": ["Agent", "Reactor", "JSON", "Program"],
     "cmctl": ["OperatorClient", "Program"],

@@ -6,6 +6,7 @@
 #include "clinux_errors.h"
 #include "clinux_files.h"
 #include "clinux_memory.h"
+#include "clinux_plugin.h"
 #include "clinux_pty.h"
 #include "clinux_spawn.h"
 #include "clinux_socket.h"

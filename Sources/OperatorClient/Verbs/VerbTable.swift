@@ -1,4 +1,4 @@
 /// Every verb, in the order of the help text. Each area keeps its rows in a file of its own.
 extension Verb {
-    static let table: [Verb] = login + exec + commands + jobs + registry + security + trail + own
+    static let table: [Verb] = login + exec + commands + jobs + plugins + registry + security + trail + own
 }

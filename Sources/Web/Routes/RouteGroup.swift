@@ -12,9 +12,9 @@ public struct RouteOwner: Sendable, Hashable, CustomStringConvertible {
     /// A plugin. Its id stands in paths, component names and metrics.
     public init(plugin id: String) throws(Problem) {
         guard (1...64).contains(id.utf8.count), id != "core", id.utf8.allSatisfy({ byte in
-            (0x61...0x7A).contains(byte) || (0x30...0x39).contains(byte) || byte == 0x2D
+            (0x61...0x7A).contains(byte) || (0x30...0x39).contains(byte) || byte == 0x2D || byte == 0x2E
         }) else {
-            throw .invalid("\"\(id.prefix(64))\" cannot own routes: an id has 1 to 64 bytes of a-z, 0-9 and -, and is not core")
+            throw .invalid("\"\(id.prefix(64))\" cannot own routes: an id has 1 to 64 bytes of a-z, 0-9, - and dots, and is not core")
         }
         self.id = id
     }
