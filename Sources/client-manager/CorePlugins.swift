@@ -41,9 +41,13 @@ enum CorePlugins {
     static let crashLimit = ConfigurationKey.integer(
         "plugins.crash_limit", default: 1, in: 1...1_000, "Crashes blamed on a plugin until it stays off.")
 
+    static let callLimit = ConfigurationKey.integer(
+        "plugins.call_limit_s", default: 30, in: 1...3_600,
+        "Longest time of one callback on a plugin's own thread, after which it is given up; also for giving back the leases on a plugin that stops.")
+
     static let declarations = [
         directory.declaration, copies.declaration, libraries.declaration, grants.declaration, trustedKeys.declaration,
-        flags.declaration, settings.declaration, crashLimit.declaration,
+        flags.declaration, settings.declaration, crashLimit.declaration, callLimit.declaration,
     ]
 
     static func options(_ configuration: Configuration, data: String, isSafe: Bool) -> PluginOptions {
@@ -59,6 +63,7 @@ enum CorePlugins {
         options.trustedKeys = configuration[trustedKeys].compactMap { Hex.decode($0) }
         options.settings = configuration[settings].object ?? [:]
         options.crashLimit = configuration[crashLimit]
+        options.callMilliseconds = configuration[callLimit] * 1_000
         let catalogue = catalogue(root + "/share/plugin-catalogue.json")
         options.catalogue = CatalogueEntry.read(catalogue)
         options.flags = environmentFlags(catalogue)

@@ -19,7 +19,10 @@ final class HostEnvironment: Sendable {
     /// Set with the first routes of a plugin.
     let routeTable = Mutex<RouteTable?>(nil)
 
-    init(kernel: Kernel, loop: EventLoop) {
+    let callMilliseconds: Int
+
+    init(kernel: Kernel, loop: EventLoop, callMilliseconds: Int) {
+        self.callMilliseconds = callMilliseconds
         self.kernel = kernel
         self.loop = loop
         log = kernel.log

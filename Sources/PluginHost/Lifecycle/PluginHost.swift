@@ -32,7 +32,7 @@ public final class PluginHost: Sendable {
         } catch {
             throw Problem(500, "plugin-directory", "the plugin directory cannot be made: \(error)")
         }
-        return PluginHost(options, decisions, HostEnvironment(kernel: kernel, loop: loop), routes)
+        return PluginHost(options, decisions, HostEnvironment(kernel: kernel, loop: loop, callMilliseconds: options.callMilliseconds), routes)
     }
 
     private init(_ options: PluginOptions, _ decisions: PluginDecisions, _ environment: HostEnvironment, _ routes: RouteTable) {
@@ -181,8 +181,8 @@ public final class PluginHost: Sendable {
         thread.post { [state] in state.lookAt = Deadline(milliseconds: 100).nanoseconds }
     }
 
-    /// - Returns: whether there is something to watch.
-    private func tick() -> Bool {
+    /// - Returns: milliseconds until the next look; `nil`: when something is asked for.
+    private func tick() -> Int? {
         if let lookAt = state.lookAt, monotonicNanoseconds() >= lookAt {
             state.lookAt = nil
             reconcile()
@@ -191,13 +191,14 @@ public final class PluginHost: Sendable {
         state.retirements.removeAll { $0.stage == .done }
         let running = records.all.compactMap(\.instance)
         for instance in running { watch(instance) }
-        return state.lookAt != nil || !state.retirements.isEmpty || running.contains { $0.thread.stuck(now: .max) != nil }
+        if state.lookAt != nil || !state.retirements.isEmpty { return 20 }
+        return running.isEmpty ? nil : 500
     }
 
     /// A callback that does not come back: the plugin is given up.
     private func watch(_ instance: PluginInstance) {
         guard instance.phase == .running, let stuck = instance.thread.stuck(now: monotonicNanoseconds()),
-            stuck.nanoseconds > UInt64(PluginInstance.callMilliseconds) * 1_000_000
+            stuck.nanoseconds > UInt64(options.callMilliseconds) * 1_000_000
         else { return }
         let refusal = PluginRefusal(
             "plugin-stuck", "its callback \(stuck.function) has not returned for \(stuck.nanoseconds / 1_000_000_000) s",

@@ -3,7 +3,7 @@ import Glibc
 
 /// The calls of a plugin's life, each on its own thread and bounded in time.
 extension PluginInstance {
-    static let callMilliseconds = 30_000
+    private var callMilliseconds: Int { environment.callMilliseconds }
 
     /// - Returns: why it failed; `nil`: it went well.
     func load() -> PluginRefusal? {
@@ -77,7 +77,7 @@ extension PluginInstance {
     private func outcome(
         of name: StaticString, _ body: @escaping @Sendable (UnsafeMutablePointer<cm_error>) -> cm_status
     ) -> PluginRefusal? {
-        let answer: Answer? = callAndWait(name, Deadline(milliseconds: Self.callMilliseconds)) {
+        let answer: Answer? = callAndWait(name, Deadline(milliseconds: callMilliseconds)) {
             var error = cm_error()
             let status = body(&error)
             let described = error.described
@@ -85,7 +85,7 @@ extension PluginInstance {
         }
         guard let answer else {
             return PluginRefusal(
-                "plugin-stuck", "\(name) did not return within \(Self.callMilliseconds / 1_000) s",
+                "plugin-stuck", "\(name) did not return within \(callMilliseconds / 1_000) s",
                 remedy: "the plugin's thread is given up; restart the core after the plugin was corrected")
         }
         guard answer.status >= 0 else {

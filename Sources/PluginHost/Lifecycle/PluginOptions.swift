@@ -24,6 +24,8 @@ public struct PluginOptions: Sendable {
     public var settings: JSONObject = [:]
     /// Crashes blamed on one plugin until it stays off.
     public var crashLimit = 1
+    /// Longest time of one callback on the plugin's own thread.
+    public var callMilliseconds = 30_000
     /// Images of one plugin in this process; they are never unmapped.
     public var imageLimit = 256
 

@@ -6,7 +6,6 @@ import Synchronization
 final class Retirement {
     enum Stage { case requests, leases, stopping, done }
     static let requestMilliseconds = 10_000
-    static let leaseMilliseconds = 30_000
 
     let instance: PluginInstance
     /// Fenced ones skip what needs their thread.
@@ -29,14 +28,14 @@ final class Retirement {
         if stage == .requests, instance.underway.load(ordering: .acquiring) == 0 || deadline.millisecondsLeft == 0 {
             instance.environment.services.withdraw(instance)
             stage = .leases
-            deadline = Deadline(milliseconds: isFenced ? 0 : Self.leaseMilliseconds)
+            deadline = Deadline(milliseconds: isFenced ? 0 : instance.environment.callMilliseconds)
         }
         if stage == .leases {
             let holders = instance.environment.services.holders(of: instance)
             if holders.isEmpty || deadline.millisecondsLeft == 0 {
                 heldUntilRevoked = instance.environment.services.revoke(of: instance)
                 stage = .stopping
-                deadline = Deadline(milliseconds: PluginInstance.callMilliseconds)
+                deadline = Deadline(milliseconds: instance.environment.callMilliseconds)
                 if !isFenced { instance.beginStop { [hasStopped] in hasStopped.set() } }
             }
         }

@@ -10,12 +10,12 @@ final class ControlThread: Sendable {
     }
     private let mailbox = Monitor(Mailbox())
 
-    /// - Parameter tick: called about every `interval` while it says that there is something to watch.
-    init(name: String, tick: @escaping @Sendable () -> Bool) throws(SystemError) {
+    /// - Parameter tick: called after work and then after as many milliseconds as it says; `nil`: when there is work.
+    init(name: String, tick: @escaping @Sendable () -> Int?) throws(SystemError) {
         try NativeThread.start(name: name) { [mailbox] in
-            var isWatching = false
+            var pause: Int?
             while true {
-                let deadline = isWatching ? Deadline(milliseconds: 50).nanoseconds : nil
+                let deadline = pause.map { Deadline(milliseconds: $0).nanoseconds }
                 let work: [@Sendable () -> Void]? = mailbox.wait(until: deadline) { box in
                     if !box.waiting.isEmpty {
                         defer { box.waiting = [] }
@@ -25,7 +25,7 @@ final class ControlThread: Sendable {
                 }
                 if let work, work.isEmpty { break }
                 for item in work ?? [] { item() }
-                isWatching = tick()
+                pause = tick()
             }
             mailbox.update { $0.hasEnded = true }
         }
