@@ -94,7 +94,7 @@ let package = Package(
         tests("ProgramTests", ["Program", "JSON"]),
         tests("CryptoTests", ["Crypto"]),
         tests("ReactorTests", ["Reactor"]),
-        tests("SystemTests", ["System", "Reactor"]),
+        tests("SystemTests", ["System", "Reactor", "CLinux"]),
         tests("TransportTests", ["Transport", "Reactor", "Crypto"]),
         tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto", "Program"]),
         tests("KernelTests", ["Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor"]),

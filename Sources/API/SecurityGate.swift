@@ -26,6 +26,12 @@ public struct SecurityGate: Gate {
 
     public func grants(_ principal: Principal, _ right: Right) -> Bool { security.grants(principal, right) }
 
+    public func isLive(_ principal: Principal) -> Bool { security.isLive(principal) }
+
+    public func watch(_ principal: Principal, _ ended: @escaping @Sendable () -> Void) -> AnyObject? {
+        security.watch(principal, ended)
+    }
+
     public func recordRefusal(_ principal: Principal, _ right: Right, path: String, reason: String) async {
         // The answer is 403 either way; a store that cannot take the record says so in its own metrics and log.
         try? await write(

@@ -216,6 +216,9 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
 
     private func run() {
         cm_thread_set_name(name)
+        // Without it an overflow of the stack would leave no crash record.
+        _ = cm_crash_use_own_stack()
+        defer { cm_crash_release_own_stack() }
         cm_thread_set_loop(Unmanaged.passUnretained(self).toOpaque())
         let capacity: Int32 = 512
         let memory = UnsafeMutableRawPointer.allocate(byteCount: cm_epoll_array_bytes(capacity), alignment: 16)

@@ -31,7 +31,9 @@ public enum NativeThread {
                 guard let argument else { return nil }
                 let body = Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue()
                 cm_thread_set_name(body.name)
+                _ = cm_crash_use_own_stack()
                 body.run()
+                cm_crash_release_own_stack()
                 return nil
             }, box.toOpaque())
         guard code == 0 else {

@@ -8,6 +8,7 @@ enum CoreCommandLine {
     private static let usage = """
         usage:
           client-manager serve --data-dir DIR [--config FILE] [--listen ADDRESS:PORT] [--tls auto|off|files]
+                               [--plugins DIR] [--respawn] [--safe]
           client-manager config check|show [--config FILE], config document
           client-manager audit verify --data-dir DIR | --file FILE
           client-manager backup --data-dir DIR --to DIR
@@ -47,6 +48,7 @@ enum CoreCommandLine {
     private static let serveFlags: [Flag] =
         [
             Flag.option("data-dir", "DIR", "Where everything durable is kept."),
+            Flag.toggle("respawn", "A small parent holds the listening sockets and starts the core again after a fault."),
             Flag.toggle("safe", "Starts the core alone: no plugin is loaded."),
             Flag.option("config", "FILE", "JSON with comments; the environment and flags go before it."),
         ] + CoreConfiguration.declarations.compactMap(\.commandLineFlag)
@@ -59,6 +61,9 @@ enum CoreCommandLine {
                 return fail("--data-dir DIR is missing: the folder where everything durable is kept", status: 2)
             }
             let configuration = try load(flags)
+            if flags.has("respawn"), getenv(Respawn.variable) == nil {
+                return Respawn.run(arguments: ["serve"] + arguments, directory: directory, configuration: configuration)
+            }
             return CoreProcess.serve(directory: directory, configuration: configuration, isSafe: flags.has("safe"))
         } catch {
             return fail("\(error)", status: 2)
@@ -82,7 +87,7 @@ enum CoreCommandLine {
         if let path = flags.value("config") { file = (path, try readSmallFile(path, limit: 1 << 20)) }
         return try Configuration(
             CoreConfiguration.declarations, file: file, environment: Environment.current(), flags: flags,
-            foreign: ["CM_SERVER", "CM_TOKEN", "CM_PIN", "CM_BIN", "CM_SHOW", "CM_KILL_AT", "CM_KILL_POINTS"])
+            foreign: ["CM_SERVER", "CM_TOKEN", "CM_PIN", "CM_BIN", "CM_SHOW", "CM_KILL_AT", "CM_KILL_POINTS", Respawn.variable])
     }
 
     static func fail(_ text: String, status: Int32) -> Int32 {

@@ -21,6 +21,8 @@ final class CoreProcess: Sendable {
     private let metrics = Metrics()
     private let status = Atomic<Int32>(0)
     private let isStopping = Atomic<Bool>(false)
+    /// How earlier processes on this data directory were ended by faults, as far as no start has read it before.
+    private let crashes: [CrashRecord]
 
     /// Returns when the core has stopped.
     static func serve(directory: String, configuration: Configuration, isSafe: Bool = false) -> Int32 {
@@ -45,9 +47,19 @@ final class CoreProcess: Sendable {
         let level = configuration[CoreConfiguration.logLevel].level
         log = Log(level: level) { [writer] line in writer.write(line) }
         try Files.makeDirectories(directory)
+        let run = directory + "/run"
+        try Files.makeDirectories(run, mode: 0o755)
+        let crashed = CrashRecords.take(run)
+        crashes = crashed.records
+        try CrashRecords.install(run)
+        for crash in crashes { log.error("core.crashed", crash.logFields) }
+        if crashed.unreadable > 0 { log.warning("core.crash-unreadable", ["count": .integer(Int64(crashed.unreadable))]) }
+        loops = try (0..<CoreProcess.loopCount(configuration)).map { try EventLoop.start(name: "loop-\($0)") }
+    }
+
+    static func loopCount(_ configuration: Configuration) -> Int {
         let wanted = configuration[CoreConfiguration.loops]
-        let count = wanted > 0 ? wanted : max(1, min(16, sysconf(Int32(_SC_NPROCESSORS_ONLN))))
-        loops = try (0..<count).map { try EventLoop.start(name: "loop-\($0)") }
+        return wanted > 0 ? wanted : max(1, min(16, sysconf(Int32(_SC_NPROCESSORS_ONLN))))
     }
 
     private func run() async {
@@ -64,7 +76,7 @@ final class CoreProcess: Sendable {
             let server = try await listen(kernel, tls?.context, table)
             kernel.start(on: loops[0])
             tls?.keepFresh(on: loops[0], kernel, log)
-            try watchSignals(kernel, server, tls, ready, plugins)
+            try watchSignals(kernel, server, table, tls, ready, plugins)
             try await plugins.start()
             let url = "\(tls == nil ? "http" : "https")://\(server.address)"
             try ready.announce(url: url, fingerprint: kernel.identity.fingerprint)
@@ -94,29 +106,40 @@ final class CoreProcess: Sendable {
     }
 
     private func listen(_ kernel: Kernel, _ tls: TLSContext?, _ table: RouteTable) async throws -> HTTPServer {
-        let text = configuration[CoreConfiguration.listen]
-        guard let address = SocketAddress(text) else {
-            throw Problem(400, "invalid", "listen = \(text): it must be ADDRESS:PORT, for example 127.0.0.1:8443")
-        }
-        if tls == nil, !address.ip.isLoopback {
-            throw Problem(400, "invalid", "tls.mode off is allowed on loopback addresses only, and \(text) is none")
-        }
+        let address = try CoreProcess.listenAddress(configuration)
+        let sockets = try Respawn.inherited() ?? ListeningSocket.openAll(at: address, count: loops.count)
         let pipeline = CoreRoutes.pipeline(kernel, configuration, table)
         var settings = HTTPServerConfiguration()
         settings.unauthenticatedPerAddress = configuration[CoreConfiguration.strangersPerAddress]
         settings.connectionsPerLoop = configuration[CoreConfiguration.connections]
         settings.trustedProxies = configuration[CoreConfiguration.trustedProxies].compactMap { AddressRange($0) }
-        return try await HTTPServer.start(at: address, on: loops, configuration: settings, tls: tls) { loop in
+        return try await HTTPServer.start(
+            sockets.descriptors, at: sockets.address, on: loops, configuration: settings, tls: tls
+        ) { loop in
             WebService(pipeline: pipeline, loop: loop, takeovers: ["/agent": { kernel.links.accept($0) }])
         }
     }
 
-    private func watchSignals(_ kernel: Kernel, _ server: HTTPServer, _ tls: ServerTLS?, _ ready: ReadyFile, _ plugins: PluginHost) throws {
+    static func listenAddress(_ configuration: Configuration) throws(Problem) -> SocketAddress {
+        let text = configuration[CoreConfiguration.listen]
+        guard let address = SocketAddress(text) else {
+            throw Problem(400, "invalid", "listen = \(text): it must be ADDRESS:PORT, for example 127.0.0.1:8443")
+        }
+        if configuration[CoreConfiguration.tlsMode] == .off, !address.ip.isLoopback {
+            throw Problem(400, "invalid", "tls.mode off is allowed on loopback addresses only, and \(text) is none")
+        }
+        return address
+    }
+
+    private func watchSignals(
+        _ kernel: Kernel, _ server: HTTPServer, _ table: RouteTable, _ tls: ServerTLS?, _ ready: ReadyFile,
+        _ plugins: PluginHost
+    ) throws {
         let signals = try Signals([SIGTERM, SIGINT, SIGHUP]) { [self] signal in
             guard signal != SIGHUP else { return reload(kernel, tls) }
             guard !isStopping.exchange(true, ordering: .relaxed) else { return }
             log.info("core.stopping", ["signal": .integer(Int64(signal))])
-            loops[0].spawn { [self] in await stop(kernel, server, ready, plugins) }
+            loops[0].spawn { [self] in await stop(kernel, server, table, ready, plugins) }
         }
         try loops[0].add(signals)
     }
@@ -135,13 +158,16 @@ final class CoreProcess: Sendable {
     }
 
     /// The address is given up first, then open requests may end, then what is owed is written.
-    private func stop(_ kernel: Kernel, _ server: HTTPServer, _ ready: ReadyFile, _ plugins: PluginHost) async {
+    private func stop(
+        _ kernel: Kernel, _ server: HTTPServer, _ table: RouteTable, _ ready: ReadyFile, _ plugins: PluginHost
+    ) async {
         try? ready.remove()
         let seconds = configuration[CoreConfiguration.drainSeconds]
         let limit = Timer { server.stop() }
         loops[0].schedule(limit, afterMilliseconds: UInt64(seconds) * 1_000)
         kernel.jobs.stop()
         kernel.commands.stop()
+        table.stop()
         await kernel.links.stop()
         await server.drain()
         loops[0].cancel(limit)
@@ -149,5 +175,18 @@ final class CoreProcess: Sendable {
         await kernel.close()
         log.info("core.stopped")
         for loop in loops { loop.stop() }
+    }
+}
+
+extension CrashRecord {
+    var logFields: JSONObject {
+        var fields: JSONObject = [
+            "signal": .string(signalName), "pid": .integer(Int64(process)), "thread": .string(threadName),
+            "program_counter": .string("0x" + String(programCounter, radix: 16)),
+            "fault_address": .string("0x" + String(faultAddress, radix: 16)), "at": .integer(Int64(clamping: unixSeconds)),
+        ]
+        if let blamed { fields["plugin"] = .string(blamed) }
+        if image != nil { fields["image_offset"] = .string("0x" + String(imageOffset, radix: 16)) }
+        return fields
     }
 }

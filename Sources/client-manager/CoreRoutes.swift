@@ -44,6 +44,7 @@ enum CoreRoutes {
             let scope = scope(principal, .readClients)
             return (try? clients.permits(client, allowed: scope.allowed, denied: scope.denied)) ?? false
         }
+        routes += ticketRoutes(of: table)
         if docs { routes += documentRoutes(of: table) }
         try table.apply([.set(RouteGroup(.core, routes: routes))])
     }

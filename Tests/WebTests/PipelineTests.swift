@@ -28,6 +28,8 @@ private final class TestGate: Gate {
         RateLimitState(limit: 100, remaining: 99, resetSeconds: 1)
     }
     func grants(_ principal: Principal, _ right: Right) -> Bool { right == "client.read" }
+    func isLive(_ principal: Principal) -> Bool { true }
+    func watch(_ principal: Principal, _ ended: @escaping @Sendable () -> Void) -> AnyObject? { nil }
     func recordRefusal(_ principal: Principal, _ right: Right, path: String, reason: String) async {
         refusals.withLock { $0.append("\(principal.id) \(right) \(path)") }
     }

@@ -19,6 +19,8 @@ private struct NamesGate: Gate {
     }
     func spend(_ principal: Principal) throws(Problem) -> RateLimitState? { nil }
     func grants(_ principal: Principal, _ right: Right) -> Bool { true }
+    func isLive(_ principal: Principal) -> Bool { true }
+    func watch(_ principal: Principal, _ ended: @escaping @Sendable () -> Void) -> AnyObject? { nil }
     func recordRefusal(_ principal: Principal, _ right: Right, path: String, reason: String) async {}
     func recordRead(_ principal: Principal, action: String, path: String) async throws(Problem) {}
 }

@@ -26,6 +26,22 @@ final class FixtureGate: Gate {
         return RateLimitState(limit: 100, remaining: 99, resetSeconds: 1)
     }
     func grants(_ principal: Principal, _ right: Right) -> Bool { principal.id != "nobody" && right == "client.read" }
+    private let ended = Mutex<(ids: Set<String>, watchers: [@Sendable () -> Void])>(([], []))
+
+    func isLive(_ principal: Principal) -> Bool { ended.withLock { !$0.ids.contains(principal.id) } }
+    func watch(_ principal: Principal, _ closed: @escaping @Sendable () -> Void) -> AnyObject? {
+        guard isLive(principal) else { return nil }
+        ended.withLock { $0.watchers.append(closed) }
+        return self
+    }
+    /// The credential of this name holds no longer.
+    func end(_ id: String) {
+        let watchers = ended.withLock { ended in
+            ended.ids.insert(id)
+            return ended.watchers
+        }
+        for watcher in watchers { watcher() }
+    }
     func recordRefusal(_ principal: Principal, _ right: Right, path: String, reason: String) async {
         records.withLock { $0.append("refused \(principal.id) \(path)") }
     }
@@ -42,13 +58,13 @@ final class WebFixture: Sendable {
     let server: HTTPServer
     let pipeline: Pipeline
 
-    init(_ core: [Route] = []) async throws {
+    init(_ core: [Route] = [], times: WebSocketTimes = WebSocketTimes()) async throws {
         table = try RouteTable(core: core)
         pipeline = Pipeline(
             table: table, gate: gate, origins: OriginPolicy(hosts: [], origins: []), observe: { _, _, _ in })
         loop = try EventLoop.start(name: "web")
         server = try await HTTPServer.start(at: SocketAddress(ip: .loopback, port: 0), on: [loop]) { [pipeline] loop in
-            WebService(pipeline: pipeline, loop: loop)
+            WebService(pipeline: pipeline, loop: loop, times: times)
         }
     }
 

@@ -2,6 +2,7 @@
 #ifndef CM_CLINUX_H
 #define CM_CLINUX_H
 
+#include "clinux_crash.h"
 #include "clinux_epoll.h"
 #include "clinux_errors.h"
 #include "clinux_files.h"

@@ -18,25 +18,29 @@ public final class HTTPServer: Sendable {
         at address: SocketAddress, on loops: [EventLoop], configuration: HTTPServerConfiguration = .init(),
         tls: TLSContext? = nil, service: @escaping @Sendable (EventLoop) -> any HTTPService
     ) async throws(TransportError) -> HTTPServer {
+        let (descriptors, bound) = try ListeningSocket.openAll(at: address, count: loops.count)
+        return try await start(
+            descriptors, at: bound, on: loops, configuration: configuration, tls: tls, service: service)
+    }
+
+    /// Serves sockets that listen already, all at `address`; they become the server's. Loops take them in turn.
+    public static func start(
+        _ descriptors: [Int32], at address: SocketAddress, on loops: [EventLoop],
+        configuration: HTTPServerConfiguration = .init(), tls: TLSContext? = nil,
+        service: @escaping @Sendable (EventLoop) -> any HTTPService
+    ) async throws(TransportError) -> HTTPServer {
         var listeners: [Confined<Listener>] = []
-        var bound = address
         do throws(TransportError) {
-            // Sockets that share a port would let a second program in silently; one that does not share finds it.
-            if address.port != 0 { try ListeningSocket.checkFree(address) }
-            for loop in loops {
-                let descriptor = try ListeningSocket.open(bound)
-                guard let local = ListeningSocket.localAddress(descriptor) else {
-                    throw TransportError(.system, "getsockname failed")
-                }
-                bound = local
+            for (index, descriptor) in descriptors.enumerated() {
                 listeners.append(
-                    try await start(descriptor, loop, configuration: configuration, tls: tls, service: service))
+                    try await start(
+                        descriptor, loops[index % loops.count], configuration: configuration, tls: tls, service: service))
             }
         } catch {
-            HTTPServer(address: bound, listeners: listeners).stop()
+            HTTPServer(address: address, listeners: listeners).stop()
             throw error
         }
-        return HTTPServer(address: bound, listeners: listeners)
+        return HTTPServer(address: address, listeners: listeners)
     }
 
     private static func start(

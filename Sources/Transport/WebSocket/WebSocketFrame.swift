@@ -27,6 +27,7 @@ public struct WebSocketCloseCode: RawRepresentable, Sendable, Hashable {
     public static let policyViolation = Self(rawValue: 1008)
     public static let tooBig = Self(rawValue: 1009)
     public static let internalError = Self(rawValue: 1011)
+    public static let serviceRestart = Self(rawValue: 1012)
     public static let tryAgainLater = Self(rawValue: 1013)
 
     /// Whether a peer may send this code (RFC 6455 §7.4.1, §7.4.2 and the IANA registry).

@@ -10,6 +10,14 @@ public enum WebSocketHandshake {
         head.headers.list("upgrade", contains: "websocket")
     }
 
+    /// Why the head is no request for a WebSocket; nil if it is one.
+    public static func fault(of head: HTTPRequestHead) -> HTTPRefusal? {
+        do throws(HTTPRefusal) {
+            _ = try checkRequest(head)
+            return nil
+        } catch { return error }
+    }
+
     /// Whether the client offered this subprotocol.
     public static func offered(_ subprotocol: String, by head: HTTPRequestHead) -> Bool {
         head.headers.values("sec-websocket-protocol").contains { line in

@@ -40,11 +40,18 @@ public enum OpenAPI {
         case .none: break
         case .json(let schema, _), .jsonReadByHandler(let schema, _):
             operation["requestBody"] = content("application/json", schema.document, required: true)
-        case .bytes(let contentType, _):
+        case .bytes(let contentType, _), .stream(let contentType, _):
             operation["requestBody"] = content(contentType, ["type": "string", "format": "binary"], required: true)
         }
         operation["responses"] = .object(responses(route))
         if let own = route.operation { merge(own, into: &operation, route, owner) }
+        if case .webSocket(let limits, _, _) = route.action {
+            operation["x-websocket"] = [
+                "maximum_message_bytes": .integer(Int64(limits.maximumMessage)),
+                "subprotocols": .array(limits.subprotocols.map { .string($0) }),
+            ]
+            operation["parameters"] = .array((operation["parameters"]?.array ?? []) + [ticket])
+        }
         if !owner.isCore { operation["x-plugin"] = .string(owner.id) }
         switch route.access {
         case .open: operation["security"] = []
@@ -79,6 +86,9 @@ public enum OpenAPI {
 
     private static func responses(_ route: Route) -> JSONObject {
         var responses = JSONObject()
+        if case .webSocket = route.action {
+            responses["101"] = ["description": "The connection is a WebSocket from here on (RFC 6455)."]
+        }
         for answer in route.answers {
             var response: JSONObject = ["description": .string(answer.description)]
             if let schema = answer.schema {
@@ -122,6 +132,11 @@ public enum OpenAPI {
         }
         return name
     }
+
+    private static let ticket: JSONValue = [
+        "name": "ticket", "in": "query", "schema": ["type": "string"],
+        "description": "Instead of the Authorization field: a one-time ticket of POST /api/v1/sessions/tickets.",
+    ]
 
     private static let problem: JSONValue = [
         "type": "object",

@@ -11,6 +11,8 @@ public struct Request: Sendable {
     public let headers: HTTPHeaders
     /// The whole body; at most the route's limit.
     public let body: [UInt8]
+    /// For a route whose body is a stream, instead of `body`.
+    public internal(set) var stream: RequestBody?
     public let principal: Principal
     /// Peer address without port, after trusted proxies were taken off.
     public let address: String

@@ -82,6 +82,10 @@ public struct Query: Sendable {
         self.items = items
     }
 
+    private init(items: [(name: String, value: String)]) { self.items = items }
+
+    func without(_ name: String) -> Query { Query(items: items.filter { $0.name != name }) }
+
     /// The first value of this name.
     public subscript(name: String) -> String? { items.first { $0.name == name }?.value }
     public func values(_ name: String) -> [String] { items.filter { $0.name == name }.map(\.value) }

@@ -20,13 +20,18 @@ public struct Route: Sendable {
         /// JSON that the handler reads by itself (`request.body`) because the route is hot; the schema only documents it.
         case jsonReadByHandler(Schema, limit: Int = 1 << 20)
         case bytes(contentType: String, limit: Int)
+        /// Read by the handler piece by piece while it arrives; `limit` in bytes.
+        case stream(contentType: String = "application/octet-stream", limit: Int)
 
         var limit: Int {
             switch self {
             case .none: 0
-            case .json(_, let limit), .jsonReadByHandler(_, let limit), .bytes(_, let limit): limit
+            case .json(_, let limit), .jsonReadByHandler(_, let limit), .bytes(_, let limit), .stream(_, let limit): limit
             }
         }
+
+        /// The handler takes it as it comes.
+        var isStreamed: Bool { if case .stream = self { true } else { false } }
     }
 
     public struct Parameter: Sendable {
@@ -67,12 +72,22 @@ public struct Route: Sendable {
     public let auditedRead: String?
     /// How the operation describes itself in the document, where the route does not say it by its own fields.
     public let operation: OpenAPIOperation?
-    public let handler: Handler
+    public let action: RouteAction
 
     public init(
         _ method: HTTPMethod, _ pattern: String, access: Access, _ summary: String, query: [Parameter] = [],
         body: Body = .none, answers: [Answer], auditedRead: String? = nil,
         operation: OpenAPIOperation? = nil, handler: @escaping Handler
+    ) {
+        self.init(
+            method, pattern, access: access, summary, query: query, body: body, answers: answers,
+            auditedRead: auditedRead, operation: operation, action: .answer(handler))
+    }
+
+    public init(
+        _ method: HTTPMethod, _ pattern: String, access: Access, _ summary: String, query: [Parameter] = [],
+        body: Body = .none, answers: [Answer] = [], auditedRead: String? = nil, operation: OpenAPIOperation? = nil,
+        action: RouteAction
     ) {
         self.method = method
         self.pattern = pattern
@@ -85,7 +100,7 @@ public struct Route: Sendable {
         self.answers = answers
         self.auditedRead = auditedRead
         self.operation = operation
-        self.handler = handler
+        self.action = action
     }
 
     public init(

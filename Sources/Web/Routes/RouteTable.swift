@@ -13,12 +13,18 @@ public final class RouteTable: Sendable {
         public static let plugins = 512
         /// OpenAPI text of one plugin, in bytes.
         public static let documentBytes = 512 << 10
+        /// Operators' WebSockets that are open at once, of one owner and of all.
+        public static let socketsPerOwner = 4_096
+        public static let sockets = 16_384
     }
 
     private struct State: ~Copyable {
         var set: RouteSet
         var groups: [RouteOwner: RouteGroup] = [:]
         var serials: [RouteOwner: UInt64] = [:]
+        var sockets: [UInt64: (placed: PlacedRoute, socket: OperatorSocket)] = [:]
+        var nextSocket: UInt64 = 0
+        var isStopping = false
     }
     private let state: Mutex<State>
     /// Apart from the state: making a document takes a while, and loops look at the state.
@@ -42,13 +48,21 @@ public final class RouteTable: Sendable {
         try apply([.set(RouteGroup(.core, routes: routes))])
     }
 
+    /// Tickets for WebSockets.
+    let tickets = TicketBook()
+
     /// All changes in one step, or none: then the refusal says why.
     public func apply(_ changes: [RouteChange]) throws(RouteRefusal) {
-        let result: Result<[Suspension], RouteRefusal> = state.withLock { state in
-            do throws(RouteRefusal) { return .success(try change(&state, changes)) } catch { return .failure(error) }
+        let result: Result<([Suspension], [OperatorSocket]), RouteRefusal> = state.withLock { state in
+            do throws(RouteRefusal) {
+                let lifted = try change(&state, changes)
+                return .success((lifted, RouteTable.outdated(state.sockets, state.serials)))
+            } catch { return .failure(error) }
         }
         // Outside the lock: what waited looks at the table again.
-        for lifted in try result.get() { lifted.lift() }
+        let (lifted, outdated) = try result.get()
+        for suspension in lifted { suspension.lift() }
+        for socket in outdated { socket.close(1012, "what serves this has been replaced; connect again") }
     }
 
     /// The set of this moment. Loops use a `Reader` instead.
@@ -70,6 +84,63 @@ public final class RouteTable: Sendable {
             made = (generation, document)
             return document
         }
+    }
+
+    // MARK: WebSockets
+
+    /// A ticket with which the principal opens the WebSocket at `path` once within 30 s.
+    /// - Parameter origin: the `Origin` field of the request that asks.
+    /// - Throws: 404 if there is no WebSocket at `path`, 503 if too many tickets are unused.
+    public func issueTicket(_ principal: Principal, path: String, origin: String?) throws(Problem) -> String {
+        let target = try RequestTarget(path)
+        guard target.query.items.isEmpty, case .found(let placed, _) = current.router.match(.get, target.segments),
+            case .webSocket = placed.route.action
+        else { throw .notFound("there is no WebSocket at \"\(path.prefix(256))\"; give its path without a query") }
+        return try tickets.issue(principal, path: target.segments, origin: origin)
+    }
+
+    /// A WebSocket is about to be opened by this route. `unregister` must follow.
+    func register(_ socket: OperatorSocket, _ placed: PlacedRoute) throws(Problem) -> UInt64 {
+        let result: Result<UInt64, Problem> = state.withLock { state in
+            guard !state.isStopping else {
+                return .failure(Problem(503, "stopping", "the server is stopping; connect again", retryAfter: 1))
+            }
+            guard state.serials[placed.owner] == placed.serial else {
+                return .failure(
+                    Problem(503, "plugin-suspended", "what serves this has been replaced meanwhile; connect again", retryAfter: 1))
+            }
+            let own = state.sockets.values.count(where: { $0.placed.owner == placed.owner })
+            guard state.sockets.count < Bound.sockets, own < Bound.socketsPerOwner else {
+                return .failure(
+                    Problem(503, "too-many-streams", "\(own) such streams are open already", retryAfter: 10))
+            }
+            state.nextSocket += 1
+            state.sockets[state.nextSocket] = (placed, socket)
+            return .success(state.nextSocket)
+        }
+        return try result.get()
+    }
+
+    func unregister(_ number: UInt64) { state.withLock { _ = $0.sockets.removeValue(forKey: number) } }
+
+    /// Closes all WebSockets with 1012 and lets none open any more.
+    public func stop() {
+        let open = state.withLock { state in
+            state.isStopping = true
+            return state.sockets.values.map(\.socket)
+        }
+        for socket in open { socket.close(1012, "the server is restarting; connect again") }
+    }
+
+    /// WebSockets of an owner that are open, for its accounting.
+    public func socketCount(of owner: RouteOwner) -> Int {
+        state.withLock { state in state.sockets.values.count(where: { $0.placed.owner == owner }) }
+    }
+
+    private static func outdated(
+        _ sockets: [UInt64: (placed: PlacedRoute, socket: OperatorSocket)], _ serials: [RouteOwner: UInt64]
+    ) -> [OperatorSocket] {
+        sockets.values.filter { serials[$0.placed.owner] != $0.placed.serial }.map(\.socket)
     }
 
     // MARK: Changing
@@ -142,6 +213,9 @@ public final class RouteTable: Sendable {
                 owner, "the OpenAPI text of \(owner) has \(bytes) bytes; at most \(Bound.documentBytes) are allowed")
         }
         for route in group.routes {
+            if case .webSocket = route.action, route.method != .get {
+                throw RouteRefusal(owner, "\(owner) claims a WebSocket at \(route.pattern) with \(route.method.rawValue); it must be GET")
+            }
             let name = "\(route.method.rawValue) \(route.pattern)"
             guard RoutePattern.methods.contains(route.method) else {
                 throw RouteRefusal(owner, "\(owner) claims \(name.prefix(300)): the method must be GET, POST, PUT, PATCH or DELETE")
@@ -149,7 +223,8 @@ public final class RouteTable: Sendable {
             if let fault = RoutePattern.fault(route.pattern) {
                 throw RouteRefusal(owner, "\(owner) claims \(name.prefix(300)): \(fault)")
             }
-            guard group.prefixes.contains(where: { RoutePattern.lies(route.pattern, below: $0) }) else {
+            let prefixes = group.prefixes + [ConsoleAssets.prefix(of: owner)]
+            guard prefixes.contains(where: { RoutePattern.lies(route.pattern, below: $0) }) else {
                 let granted = group.prefixes.isEmpty ? "no path" : group.prefixes.joined(separator: ", ")
                 throw RouteRefusal(owner, "\(owner) claims \(name), but was granted \(granted)")
             }

@@ -13,6 +13,11 @@ public protocol Gate: Sendable {
     func spend(_ principal: Principal) throws(Problem) -> RateLimitState?
     /// Whether any role of the principal grants the right at all; narrowing to clients is the handler's business.
     func grants(_ principal: Principal, _ right: Right) -> Bool
+    /// Whether the credential behind the principal still holds.
+    func isLive(_ principal: Principal) -> Bool
+    /// Calls `ended` once when that credential ends, from any thread. Keep what it returns for as long as the stream is
+    /// open; nil: it has ended already.
+    func watch(_ principal: Principal, _ ended: @escaping @Sendable () -> Void) -> AnyObject?
     /// A refusal of somebody who has signed in is a record of its own.
     func recordRefusal(_ principal: Principal, _ right: Right, path: String, reason: String) async
     /// A read that must leave a trace, before it is answered. Throws when it cannot be recorded.

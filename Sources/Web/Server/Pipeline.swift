@@ -1,6 +1,4 @@
-import JSON
 import Kernel
-import Program
 import Reactor
 import Synchronization
 import Transport
@@ -9,7 +7,7 @@ import Transport
 /// Runs as one task on the connection's loop; only the handler may leave it.
 public final class Pipeline: Sendable {
     let table: RouteTable
-    private let gate: any Gate
+    let gate: any Gate
     private let origins: OriginPolicy
     private let correlations = CorrelationSource()
     /// Called once per answer: route pattern (or "none"), status, nanoseconds.
@@ -82,35 +80,55 @@ public final class Pipeline: Sendable {
         _ found: Matched, _ head: HTTPRequestHead, body: [UInt8], address: String, loop: EventLoop,
         authenticated: @Sendable () -> Void = {}
     ) async -> Response {
-        let begin = monotonicNanoseconds()
-        var matched = found
-        var response: Response
-        var state: RateLimitState?
-        do throws(Problem) {
-            let principal = try await self.principal(for: matched, head, address, &state)
-            if state != nil { authenticated() }
-            if matched.suspension != nil { matched = try await resumed(matched, head, principal, body.count, loop) }
-            let request = Request(
-                method: head.method, path: String(head.path), query: matched.target.query, headers: head.headers, body: body,
-                principal: principal, address: address, correlation: matched.correlation, loop: loop,
-                parameters: matched.parameters, parameterNames: matched.route.parameterNames,
-                parsedBody: try parsed(matched.route, head, body))
-            try checkQuery(matched.route, request.query)
-            if let action = matched.route.auditedRead {
-                try await gate.recordRead(principal, action: action, path: String(head.path))
+        switch await admit(found, head, body: body, address: address, loop: loop, authenticated: authenticated) {
+        case .refused(let response): return response
+        case .admitted(let admission):
+            guard case .answer(let handler) = admission.matched.route.action else {
+                return complete(Response(status: 500, body: .bytes([])), admission, head)
             }
-            response = conditional(try await matched.route.handler(request), head)
-        } catch {
-            response = error.response(correlation: matched.correlation)
-            if error.status == 401 { response.headers.set("www-authenticate", "Bearer") }
+            return await answer(admission, head, handler)
         }
-        if let state {
-            response.headers.set("ratelimit-limit", String(state.limit))
-            response.headers.set("ratelimit-remaining", String(state.remaining))
-            response.headers.set("ratelimit-reset", String(state.resetSeconds))
+    }
+
+    func answer(_ admission: Admission, _ head: HTTPRequestHead, _ handler: Route.Handler) async -> Response {
+        do throws(Problem) {
+            return complete(conditional(try await handler(admission.request), head), admission, head)
+        } catch {
+            return complete(response(to: error, admission.matched), admission, head)
+        }
+    }
+
+    func response(to problem: Problem, _ matched: Matched) -> Response {
+        var response = problem.response(correlation: matched.correlation)
+        if problem.status == 401 { response.headers.set("www-authenticate", "Bearer") }
+        return response
+    }
+
+    /// What every answer of an admitted request carries.
+    func complete(_ response: Response, _ admission: Admission, _ head: HTTPRequestHead) -> Response {
+        complete(response, admission.matched, admission.limit, admission.begin, head)
+    }
+
+    func complete(
+        _ response: Response, _ matched: Matched, _ limit: RateLimitState?, _ begin: UInt64, _ head: HTTPRequestHead
+    ) -> Response {
+        var response = response
+        if let limit {
+            response.headers.set("ratelimit-limit", String(limit.limit))
+            response.headers.set("ratelimit-remaining", String(limit.remaining))
+            response.headers.set("ratelimit-reset", String(limit.resetSeconds))
         }
         observe(matched.route, response.status, monotonicNanoseconds() - begin)
         return finish(response, head, matched.route, matched.correlation)
+    }
+
+    /// For what is no answer any more.
+    func observed(_ admission: Admission, status: Int) {
+        observe(admission.matched.route, status, monotonicNanoseconds() - admission.begin)
+    }
+
+    func watch(_ principal: Principal, _ ended: @escaping @Sendable () -> Void) -> AnyObject? {
+        gate.watch(principal, ended)
     }
 
     /// Why the sender of a body that is still on its way will not be served; `nil` if it may be. Spends nothing of its
@@ -126,98 +144,6 @@ public final class Pipeline: Sendable {
             if error.status == 401 { response.headers.set("www-authenticate", "Bearer") }
             observe(matched.route, response.status, 0)
             return finish(response, head, matched.route, matched.correlation)
-        }
-    }
-
-    /// Waits until the route's owner answers again and finds the route anew, which need not be the same.
-    private func resumed(
-        _ matched: Matched, _ head: HTTPRequestHead, _ principal: Principal, _ bytes: Int, _ loop: EventLoop
-    ) async throws(Problem) -> Matched {
-        var matched = matched
-        // An upgrade that suspends again and again must not hold a request for ever.
-        for _ in 0..<3 {
-            guard let suspension = matched.suspension else { return matched }
-            try await suspension.wait(holding: bytes, on: loop)
-            let set = table.current
-            guard case .found(let placed, let parameters) = set.router.match(head.method, matched.target.segments) else {
-                throw .notFound("there is nothing at this path any more; /openapi.json lists what there is")
-            }
-            matched = Matched(
-                placed: placed, parameters: parameters, suspension: set.suspension(of: placed.owner),
-                target: matched.target, correlation: matched.correlation)
-            if case .open = placed.route.access { continue }
-            guard principal.id != Pipeline.anonymous else {
-                throw Problem(401, "authentication-required", "this operation now needs credentials: send \"Authorization: Bearer TOKEN\"")
-            }
-            try await checkRight(principal, matched, head)
-            guard bytes <= placed.route.body.limit else { throw WebService.tooLarge(placed.route.body.limit) }
-        }
-        if let suspension = matched.suspension { throw suspension.problem }
-        return matched
-    }
-
-    private static let anonymous = "anonymous"
-
-    private func checkRight(_ principal: Principal, _ matched: Matched, _ head: HTTPRequestHead) async throws(Problem) {
-        guard case .right(let right) = matched.route.access, !gate.grants(principal, right) else { return }
-        await gate.recordRefusal(principal, right, path: String(head.path), reason: "no role grants the right")
-        throw .forbidden("this needs the right \"\(right)\", which no role or scope of \(principal.id) grants")
-    }
-
-    private func principal(
-        for matched: Matched, _ head: HTTPRequestHead, _ address: String, _ state: inout RateLimitState?
-    ) async throws(Problem) -> Principal {
-        if case .open = matched.route.access {
-            try gate.admitStranger(address)
-            return Principal(kind: .system, id: Pipeline.anonymous, address: address, correlation: matched.correlation)
-        }
-        let principal = try await gate.authenticate(
-            authorization: head.headers["authorization"], address: address, correlation: matched.correlation)
-        state = try gate.spend(principal)
-        try await checkRight(principal, matched, head)
-        return principal
-    }
-
-    private func parsed(_ route: Route, _ head: HTTPRequestHead, _ body: [UInt8]) throws(Problem) -> JSONValue? {
-        let schema: Schema
-        switch route.body {
-        case .none, .bytes: return nil
-        case .jsonReadByHandler:
-            try requireJSON(head)
-            return nil
-        case .json(let shape, _): schema = shape
-        }
-        try requireJSON(head)
-        let value: JSONValue
-        do throws(JSONError) {
-            value = try JSONValue(parsing: body, limits: JSONLimits(depth: 32, bytes: route.body.limit))
-        } catch {
-            throw .invalid("the body is not JSON: \(error)")
-        }
-        try schema.check(value)
-        return value
-    }
-
-    /// Browsers send forms and text to other sites without asking first, but not this content type.
-    private func requireJSON(_ head: HTTPRequestHead) throws(Problem) {
-        let type = head.headers["content-type"]?.prefix { $0 != ";" }.lowercased() ?? ""
-        guard type == "application/json" else {
-            throw Problem(415, "content-type", "the body must be sent with \"Content-Type: application/json\"")
-        }
-    }
-
-    private func checkQuery(_ route: Route, _ query: Query) throws(Problem) {
-        for item in query.items {
-            guard let parameter = route.query.first(where: { $0.name == item.name }) else {
-                let known = route.query.map(\.name).joined(separator: ", ")
-                throw .invalid(
-                    "unknown query parameter \"\(item.name.prefix(64))\"; "
-                        + (known.isEmpty ? "this operation takes none" : "known are \(known)"))
-            }
-            try parameter.check(item.value)
-            guard parameter.isRepeatable || query.values(item.name).count == 1 else {
-                throw .invalid("the query parameter \"\(item.name)\" is given more than once")
-            }
         }
     }
 
@@ -257,24 +183,6 @@ public final class Pipeline: Sendable {
         }
         response.headers.add("x-correlation-id", correlation)
         return response
-    }
-}
-
-extension Route.Parameter {
-    /// The text of the query read as the kind of the schema, then checked by it.
-    func check(_ text: String) throws(Problem) {
-        let value: JSONValue
-        switch schema {
-        case .integer: value = Int64(text).map { .integer($0) } ?? .string(text)
-        case .number: value = Double(text).map { .number($0) } ?? .string(text)
-        case .boolean: value = ["true", "1", ""].contains(text) ? true : ["false", "0"].contains(text) ? false : .string(text)
-        default: value = .string(text)
-        }
-        do throws(Problem) {
-            try schema.check(value, at: name)
-        } catch {
-            throw .invalid("query parameter: \(error.detail)", pointer: name)
-        }
     }
 }
 

@@ -8,15 +8,19 @@ public final class WebService: HTTPService {
     /// Takes an exchange over instead of the pipeline (agents connect so). Called on the loop.
     public typealias Takeover = (HTTPExchange) -> Void
 
-    private let pipeline: Pipeline
-    private let loop: EventLoop
+    let pipeline: Pipeline
+    let loop: EventLoop
+    let sockets: SocketClock
     private let takeovers: [String: Takeover]
     private var routes: RouteTable.Reader
 
-    public init(pipeline: Pipeline, loop: EventLoop, takeovers: [String: Takeover] = [:]) {
+    public init(
+        pipeline: Pipeline, loop: EventLoop, takeovers: [String: Takeover] = [:], times: WebSocketTimes = WebSocketTimes()
+    ) {
         self.pipeline = pipeline
         self.loop = loop
         self.takeovers = takeovers
+        sockets = SocketClock(loop, times)
         routes = RouteTable.Reader(pipeline.table)
     }
 
@@ -38,19 +42,45 @@ public final class WebService: HTTPService {
                 AnswerWriter(exchange, loop).answer(WebService.tooLarge(bodyLimit).response(correlation: matched.correlation))
                 return
             }
-            let collector = BodyCollector(
-                limit: bodyLimit, waits: { [self] exchange, collector in
-                    checkWhoSends(matched, exchange, collector, address)
-                },
-                done: { [self] exchange, body in
-                    guard let body else {
-                        AnswerWriter(exchange, loop)
-                            .answer(WebService.tooLarge(bodyLimit).response(correlation: matched.correlation))
-                        return
-                    }
-                    run(matched, exchange, body: body, address: address)
-                })
-            exchange.readBody(to: collector)
+            if matched.route.body.isStreamed {
+                run(matched, exchange, body: nil, address: address)
+            } else if exchange.head.expectsContinue, !matched.isOpen {
+                checkWhoAsks(matched, exchange, address)
+            } else {
+                collect(matched, exchange, address)
+            }
+        }
+    }
+
+    private func collect(_ matched: Pipeline.Matched, _ exchange: HTTPExchange, _ address: String) {
+        let limit = matched.route.body.limit
+        let collector = BodyCollector(
+            limit: limit,
+            waits: { [self] exchange, collector in checkWhoSends(matched, exchange, collector, address) },
+            done: { [self] exchange, body in
+                guard let body else {
+                    AnswerWriter(exchange, loop)
+                        .answer(WebService.tooLarge(limit).response(correlation: matched.correlation))
+                    return
+                }
+                run(matched, exchange, body: body, address: address)
+            })
+        exchange.readBody(to: collector)
+    }
+
+    /// One that asks before it sends a body is told to go on (RFC 9110 §10.1.1) only if it may.
+    private func checkWhoAsks(_ matched: Pipeline.Matched, _ exchange: HTTPExchange, _ address: String) {
+        let service = Confined(self, on: loop)
+        let confined = Confined(exchange, on: loop)
+        let head = exchange.head
+        loop.spawn { [pipeline, loop] in
+            let refusal = await pipeline.refusal(of: matched, head, address: address)
+            confined.assumeOnLoop { exchange in
+                guard !exchange.isOver else { return }
+                if let refusal { return AnswerWriter(exchange, loop).answer(refusal) }
+                exchange.markAuthenticated()
+                service.assumeOnLoop { $0.collect(matched, exchange, address) }
+            }
         }
     }
 
@@ -59,7 +89,8 @@ public final class WebService: HTTPService {
     private func checkWhoSends(
         _ matched: Pipeline.Matched, _ exchange: HTTPExchange, _ collector: BodyCollector, _ address: String
     ) {
-        guard !matched.isOpen else { return }
+        // One that asked first was checked then.
+        guard !matched.isOpen, !exchange.head.expectsContinue else { return }
         let confined = Confined(exchange, on: loop)
         let waiting = Confined(collector, on: loop)
         let head = exchange.head
@@ -80,134 +111,70 @@ public final class WebService: HTTPService {
             : Problem(413, "too-large", "the body is longer than \(limit) bytes, the limit of this operation")
     }
 
-    private func run(_ matched: Pipeline.Matched, _ exchange: HTTPExchange, body: [UInt8], address: String) {
+    /// - Parameter body: nil while it is still with its sender.
+    private func run(_ matched: Pipeline.Matched, _ exchange: HTTPExchange, body: [UInt8]?, address: String) {
         let writer = AnswerWriter(exchange, loop)
         exchange.observe(by: writer)
         let confined = Confined(writer, on: loop)
+        let service = Confined(self, on: loop)
         let head = exchange.head
         let task = loop.spawn { [pipeline, loop] in
-            let response = await pipeline.answer(matched, head, body: body, address: address, loop: loop) {
+            let admittance = await pipeline.admit(matched, head, body: body ?? [], address: address, loop: loop) {
                 confined.assumeOnLoop { $0.markAuthenticated() }
             }
-            guard case .stream(_, let produce) = response.body else {
-                confined.assumeOnLoop { $0.answer(response) }
-                return
-            }
-            guard let stream = confined.assumeOnLoop({ $0.begin(response) }) else { return }
-            do throws(StreamClosed) {
-                try await produce(stream)
-                confined.assumeOnLoop { $0.finish() }
-            } catch {
-                confined.assumeOnLoop { $0.abort() }
+            switch admittance {
+            case .refused(let response): confined.assumeOnLoop { $0.answer(response) }
+            case .admitted(let admission):
+                await WebService.serve(admission, head, body: body, service, confined)
             }
         }
         writer.task = task
     }
-}
 
-/// Collects a body up to a limit, then hands it on once: `nil` when it was longer.
-private final class BodyCollector: HTTPExchangeDelegate {
-    private let limit: Int
-    private var bytes: [UInt8] = []
-    private var waits: ((HTTPExchange, BodyCollector) -> Void)?
-    private var done: ((HTTPExchange, [UInt8]?) -> Void)?
-
-    /// - Parameter waits: called once, if the body is not there with its head.
-    init(
-        limit: Int, waits: @escaping (HTTPExchange, BodyCollector) -> Void,
-        done: @escaping (HTTPExchange, [UInt8]?) -> Void
-    ) {
-        self.limit = limit
-        self.waits = waits
-        self.done = done
-    }
-
-    func exchangeBodyWaits(_ exchange: HTTPExchange) {
-        let waits = self.waits
-        self.waits = nil
-        waits?(exchange, self)
-    }
-
-    /// The body is not wanted any more. False if it was handed on, or its sender left, before.
-    func giveUp() -> Bool {
-        defer { done = nil }
-        return done != nil
-    }
-
-    func exchange(_ exchange: HTTPExchange, body: RawSpan) {
-        guard done != nil else { return }
-        guard bytes.count + body.byteCount <= limit else { return complete(exchange, nil) }
-        body.withUnsafeBytes { bytes.append(contentsOf: $0) }
-    }
-
-    func exchangeBodyEnded(_ exchange: HTTPExchange) { complete(exchange, bytes) }
-    func exchangeEnded(_ exchange: HTTPExchange, _ error: TransportError?) {
-        waits = nil
-        done = nil
-    }
-
-    private func complete(_ exchange: HTTPExchange, _ body: [UInt8]?) {
-        let done = self.done
-        waits = nil
-        self.done = nil
-        done?(exchange, body)
-    }
-}
-
-/// Writes one answer to one exchange, on its loop.
-private final class AnswerWriter: HTTPExchangeDelegate, ResponseSink {
-    private let exchange: HTTPExchange
-    private let loop: EventLoop
-    private var stream: ResponseWriter?
-    private var isFull = false
-    /// The handler; cancelled when the peer goes away, so that nothing waits for a reader that is gone.
-    var task: Task<Void, Never>?
-
-    init(_ exchange: HTTPExchange, _ loop: EventLoop) {
-        self.exchange = exchange
-        self.loop = loop
-    }
-
-    /// The connection no longer counts against the strangers of its address.
-    func markAuthenticated() { exchange.markAuthenticated() }
-
-    func answer(_ response: Response) {
-        switch response.body {
-        case .bytes(let bytes): exchange.respond(response.status, response.headers, body: bytes)
-        case .stream: exchange.respond(500)
+    private static func serve(
+        _ admission: Pipeline.Admission, _ head: HTTPRequestHead, body: [UInt8]?, _ service: Confined<WebService>,
+        _ writer: Confined<AnswerWriter>
+    ) async {
+        let route = admission.matched.route
+        let pipeline = service.assumeOnLoop { $0.pipeline }
+        guard body != nil || route.body.isStreamed else {
+            // Its owner was replaced while the request waited, and the new route would have it whole.
+            let problem = Problem(503, "plugin-suspended", "this operation has changed meanwhile; send the request again", retryAfter: 1)
+            let response = problem.response(correlation: admission.matched.correlation)
+            return writer.assumeOnLoop { $0.answer(pipeline.complete(response, admission, head)) }
+        }
+        switch route.action {
+        case .answer(let handler):
+            var admission = admission
+            if route.body.isStreamed {
+                let stream = body.map { RequestBody($0) } ?? RequestBody(writer, limit: route.body.limit)
+                admission.request.stream = stream
+                writer.assumeOnLoop { $0.attach(stream) }
+            }
+            await answer(await pipeline.answer(admission, head, handler), writer)
+        case .exchange(let timeout, let handler), .webSocket(_, let timeout, let handler):
+            service.assumeOnLoop { service in
+                writer.assumeOnLoop { writer in
+                    writer.handOver { exchange in
+                        ExchangeBridge.run(
+                            exchange, admission, service, timeoutMilliseconds: timeout, body: route.body.isStreamed ? body : [],
+                            handler)
+                    }
+                }
+            }
         }
     }
 
-    func begin(_ response: Response) -> ResponseWriter? {
-        guard case .stream(let length, _) = response.body, !exchange.isOver else { return nil }
-        exchange.begin(response.status, response.headers, length: length)
-        let stream = ResponseWriter(sink: Confined(self, on: loop))
-        self.stream = stream
-        return stream
-    }
-
-    func writeBody(_ bytes: [UInt8]) -> Bool {
-        guard !exchange.isOver else { return false }
-        isFull = !exchange.write(bytes.span.bytes)
-        return true
-    }
-
-    var isOverHighMark: Bool { isFull && !exchange.isOver }
-
-    func finish() { exchange.finish() }
-    func abort() { exchange.abort() }
-
-    func exchange(_ exchange: HTTPExchange, body: RawSpan) {}
-    func exchangeBodyEnded(_ exchange: HTTPExchange) {}
-
-    func exchangeDrained(_ exchange: HTTPExchange) {
-        isFull = false
-        stream?.drained()
-    }
-
-    func exchangeEnded(_ exchange: HTTPExchange, _ error: TransportError?) {
-        stream?.close()
-        if error != nil { task?.cancel() }
-        task = nil
+    private static func answer(_ response: Response, _ writer: Confined<AnswerWriter>) async {
+        guard case .stream(_, let produce) = response.body else {
+            return writer.assumeOnLoop { $0.answer(response) }
+        }
+        guard let stream = writer.assumeOnLoop({ $0.begin(response) }) else { return }
+        do throws(StreamClosed) {
+            try await produce(stream)
+            writer.assumeOnLoop { $0.finish() }
+        } catch {
+            writer.assumeOnLoop { $0.abort() }
+        }
     }
 }
