@@ -89,10 +89,6 @@ int cm_directory_watch_drain(int fd) {
     }
 }
 
-static _Thread_local uint64_t plugin;
-uint64_t cm_thread_plugin(void) { return plugin; }
-void cm_thread_set_plugin(uint64_t generation) { plugin = generation; }
-
 void cm_condition_init(pthread_cond_t *condition) {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);

@@ -3,7 +3,7 @@ import Glibc
 
 /// Threads for work that blocks. Loops have their own; nothing else starts threads.
 public enum NativeThread {
-    /// Starts a detached thread that runs `body` once. All signals are blocked in it, so that only the thread made for
+    /// Starts a detached thread that runs `body` once. All signals but those of faults are blocked in it, so that only the thread made for
     /// it takes them.
     /// - Parameters:
     ///   - name: at most 15 bytes are kept by the kernel.
@@ -20,6 +20,8 @@ public enum NativeThread {
         var everything = sigset_t()
         var before = sigset_t()
         sigfillset(&everything)
+        // A fault that is blocked would end the process without a record of whose it was.
+        for fault in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT] { sigdelset(&everything, fault) }
         pthread_sigmask(SIG_SETMASK, &everything, &before)
         defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
 

@@ -71,7 +71,8 @@ final class CoreProcess: Sendable {
             let tls = try ServerTLS(kernel.identity, configuration)
             let table = RouteTable(version: BuildID.version)
             let plugins = try await PluginHost.open(
-                CorePlugins.options(configuration, data: directory, isSafe: isSafe), kernel: kernel, routes: table, loop: loops[0])
+                CorePlugins.options(configuration, data: directory, isSafe: isSafe), kernel: kernel, routes: table, loop: loops[0],
+                crashes: crashes)
             try CoreRoutes.fill(table, kernel, plugins, docs: configuration[CoreConfiguration.docs])
             let server = try await listen(kernel, tls?.context, table)
             kernel.start(on: loops[0])

@@ -12,7 +12,6 @@ private final class Recorder: ExchangeReceiver {
     let bytes = Mutex<[UInt8]>([])
     let ended = TestLatch()
     let drains = Atomic<Int>(0)
-    let gone = TestLatch()
     let onBody: @Sendable (Recorder, Int) -> Void
 
     init(_ handle: ResponseHandle, onBody: @escaping @Sendable (Recorder, Int) -> Void = { _, _ in }) {
@@ -25,7 +24,6 @@ private final class Recorder: ExchangeReceiver {
         if isLast { ended.open() } else { onBody(self, count) }
     }
     func drained() { drains.add(1, ordering: .relaxed) }
-    func gone() { gone.open() }
 }
 
 @Suite struct StreamedBodyTests {

@@ -26,10 +26,6 @@ int cm_directory_watch(const char *_Nonnull path);
 /// Empties the queue of a watch. 1 if something had happened, 0 if nothing, -errno.
 int cm_directory_watch_drain(int fd);
 
-/// One number per thread: the generation of the plugin that the thread is in, 0 for none. Read by the handler of faults.
-uint64_t cm_thread_plugin(void);
-void cm_thread_set_plugin(uint64_t generation);
-
 /// A condition variable whose deadlines are on the monotonic clock.
 void cm_condition_init(pthread_cond_t *_Nonnull condition);
 /// Waits until signalled or until `deadline` (monotonic nanoseconds). 0, or ETIMEDOUT.

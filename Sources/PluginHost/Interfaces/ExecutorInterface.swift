@@ -1,3 +1,4 @@
+import CLinux
 import CPluginABI
 import Reactor
 import Synchronization
@@ -30,10 +31,10 @@ private func executorBlocking(
     let status = hostCall(host, .any, "executor.blocking") { instance in
         guard let function else { return CM_E_INVALID }
         let isTaken = instance.workers.submit {
-            instance.environment.current.enter(instance)
+            let former = cm_crash_enter(instance.generation)
             if !instance.isOver { function(ends.foreign.pointer) }
             ends.endNow()
-            instance.environment.current.leave()
+            cm_crash_leave(former)
         }
         return isTaken ? CM_OK : CM_E_BUSY
     }

@@ -61,20 +61,17 @@ struct RouteSpecification: Sendable {
         guard !isInline || grants.contains(.inline) else {
             throw .forbidden("\"inline\" of \(word) \(path) needs the capability \"inline\"")
         }
-        guard !isWebSocket, !streamsBody else {
-            throw Problem(501, "plugin-unsupported", "this core does not offer \(isWebSocket ? "WEBSOCKET" : "stream_body") to plugins")
-        }
     }
 
     /// The route as the table wants it.
-    func route(_ handler: @escaping @Sendable (Request) async -> Result<Response, Problem>) -> Route {
-        Route(
-            method, path, right: right, summary,
-            body: method == .get || method == .delete ? .none : .bytes(contentType: "*/*", limit: bodyLimit), answers: [],
-            auditedRead: audit, operation: operation
-        ) { (request) async throws(Problem) in
-            try await handler(request).get()
-        }
+    func route(_ handler: @escaping ExchangeHandler) -> Route {
+        let action: RouteAction = isWebSocket
+            ? .webSocket(WebSocketLimits(maximumMessage: messageLimit), timeoutMilliseconds: timeoutMilliseconds, handler)
+            : .exchange(timeoutMilliseconds: timeoutMilliseconds, handler)
+        let body: Route.Body = isWebSocket || method == .get || method == .delete
+            ? .none : streamsBody ? .stream(limit: bodyLimit) : .bytes(contentType: "application/octet-stream", limit: bodyLimit)
+        return Route(
+            method, path, access: .right(right), summary, body: body, auditedRead: audit, operation: operation, action: action)
     }
 
     private static func isRight(_ text: String) -> Bool {

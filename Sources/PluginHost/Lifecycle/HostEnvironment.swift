@@ -14,7 +14,6 @@ final class HostEnvironment: Sendable {
     let services: ServiceRegistry
     /// Where asynchronous work of the kernel's runs that a plugin's thread waits for; and its timers.
     let loop: EventLoop
-    let current = CurrentPlugin()
     let inline = InlineWatch()
     /// Set with the first routes of a plugin.
     let routeTable = Mutex<RouteTable?>(nil)
@@ -33,6 +32,9 @@ final class HostEnvironment: Sendable {
 extension HostEnvironment {
     /// Faults are blamed on an image by address; inline callbacks are watched from now on.
     func imageLoaded(_ instance: PluginInstance) {
+        if !CrashRecords.addImage(instance.image.range, word: instance.generation, name: instance.id) {
+            log.warning("plugin.images-full", ["plugin": .string(instance.id)])
+        }
         guard instance.grants.contains(.inline) else { return }
         do throws(SystemError) {
             try inline.begin()
@@ -48,10 +50,4 @@ extension HostEnvironment {
         let scope = kernel.security.scope(of: principal, for: right)
         return (try? kernel.clients.permits(id, allowed: scope.allowed, denied: scope.denied)) ?? false
     }
-}
-
-/// Which plugin the calling thread is in: what a fault is blamed on when its address says nothing.
-final class CurrentPlugin: Sendable {
-    func enter(_ instance: PluginInstance) { cm_thread_set_plugin(instance.generation) }
-    func leave() { cm_thread_set_plugin(0) }
 }

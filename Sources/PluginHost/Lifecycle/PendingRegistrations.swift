@@ -4,15 +4,10 @@ import Web
 
 /// What a version has registered and when it takes effect: collected during `load`, switched on in one step.
 final class PendingRegistrations: Sendable {
-    struct Asset: Sendable {
-        let path: String
-        let contentType: String
-        let content: [UInt8]
-    }
     private struct State {
         var services: [String: ServiceRegistry.Service] = [:]
         var routes: [cm_handle: Route] = [:]
-        var assets: [String: Asset] = [:]
+        var assets: [String: ConsoleAsset] = [:]
     }
     private let state = Mutex(State())
 
@@ -34,14 +29,6 @@ final class PendingRegistrations: Sendable {
     /// In the order of their registration.
     var routes: [Route] { state.withLock { $0.routes.sorted { $0.key < $1.key }.map(\.value) } }
 
-    /// False: over the bound of 64 assets or 16 MiB.
-    func add(_ asset: Asset) -> Bool {
-        state.withLock { state in
-            let others = state.assets.values.filter { $0.path != asset.path }
-            guard others.count < 64, others.reduce(asset.content.count, { $0 + $1.content.count }) <= 16 << 20 else { return false }
-            state.assets[asset.path] = asset
-            return true
-        }
-    }
-    var assets: [Asset] { state.withLock { $0.assets.values.sorted { $0.path < $1.path } } }
+    func add(_ asset: ConsoleAsset) { state.withLock { $0.assets[asset.path] = asset } }
+    var assets: [ConsoleAsset] { state.withLock { $0.assets.values.sorted { $0.path < $1.path } } }
 }

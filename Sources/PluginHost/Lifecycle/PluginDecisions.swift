@@ -1,6 +1,7 @@
 import JSON
 import Kernel
 import Synchronization
+import System
 
 /// What operators decided about plugins, durable: approvals, off and on, and the crashes that count against a plugin.
 final class PluginDecisions: Sendable {
@@ -84,6 +85,21 @@ final class PluginDecisions: Sendable {
             try transaction.audit(record)
         }
         state.withLock { $0.decisions[id] = decision }
+    }
+
+    /// A crash that is blamed on a plugin, kept with its audit record.
+    func count(_ crash: CrashRecord) async throws(Problem) {
+        guard let id = crash.blamed else { return }
+        var decision = self[id]
+        decision.crashes += 1
+        decision.reason = crash.image == nil
+            ? "the core ended with \(crash.signalName) while it worked for the plugin (thread \(crash.threadName))"
+            : "its code ended the core with \(crash.signalName) (thread \(crash.threadName), offset 0x\(String(crash.imageOffset, radix: 16)) of its image)"
+        try await set(
+            id, decision,
+            AuditRecord(
+                principal: Principal(kind: .system, id: "plugin-host"), action: "plugin.crash", target: id, outcome: .failed,
+                reason: decision.reason))
     }
 
     func approve(_ approval: Approval, at milliseconds: UInt64, _ record: AuditRecord) async throws(Problem) {

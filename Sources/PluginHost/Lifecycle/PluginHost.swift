@@ -23,10 +23,12 @@ public final class PluginHost: Sendable {
     public static var migrations: [Migration] { PluginDecisions.migrations }
 
     /// Call it before anything is served; nothing is loaded yet.
+    /// - Parameter crashes: what earlier processes of this core left; those that are blamed on a plugin count against it.
     public static func open(
-        _ options: PluginOptions, kernel: Kernel, routes: RouteTable, loop: EventLoop
+        _ options: PluginOptions, kernel: Kernel, routes: RouteTable, loop: EventLoop, crashes: [CrashRecord] = []
     ) async throws(Problem) -> PluginHost {
         let decisions = try await PluginDecisions.load(kernel.store)
+        for crash in crashes { try await decisions.count(crash) }
         do throws(SystemError) {
             try Files.makeDirectories(options.directory)
         } catch {

@@ -1,3 +1,4 @@
+import CLinux
 import CPluginABI
 import Glibc
 import JSON
@@ -101,9 +102,9 @@ final class PluginInstance: Sendable {
     /// Runs `body` here, on a loop of the core: for plugins with the capability "inline". False when it is over.
     func callInline(_ function: StaticString, on loop: EventLoop, _ body: () -> Void) -> Bool {
         guard !isOver else { return false }
-        environment.current.enter(self)
+        let former = cm_crash_enter(generation)
         let spent = environment.inline.inside(generation, on: loop, body)
-        environment.current.leave()
+        cm_crash_leave(former)
         accounting.call(nanoseconds: spent)
         if spent > InlineWatch.budgetNanoseconds { misuse(function, "an inline callback took longer than 5 ms") }
         return true
@@ -112,9 +113,9 @@ final class PluginInstance: Sendable {
     private func enter(_ function: StaticString, _ body: () -> Void) {
         guard phase != .fenced else { return }
         let begin = monotonicNanoseconds()
-        environment.current.enter(self)
+        let former = cm_crash_enter(generation)
         thread.inside(function, body)
-        environment.current.leave()
+        cm_crash_leave(former)
         accounting.call(nanoseconds: monotonicNanoseconds() - begin)
     }
 

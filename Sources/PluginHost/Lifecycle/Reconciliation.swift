@@ -84,6 +84,9 @@ extension PluginHost {
         if decision.isOff {
             return (.off, PluginRefusal("plugin-off", decision.reason, remedy: "cmctl plugins enable \(id)"))
         }
+        if decision.crashes >= options.crashLimit {
+            return (.off, PluginRefusal("plugin-crashed", decision.reason, remedy: "replace it by a version that is right, then: cmctl plugins enable \(id)"))
+        }
         if let failure = confined.failed[id], failure.sha256 == file.sha256 {
             return (failure.isFenced ? .fenced : .failed, failure.refusal)
         }

@@ -34,9 +34,15 @@ extension PluginHost {
 extension HostEnvironment {
     func setRoutes(of instance: PluginInstance, in table: RouteTable) throws(PluginRefusal) {
         let owner: RouteOwner
-        do throws(Problem) { owner = try RouteOwner(plugin: instance.id) } catch { throw Self.refused(error.detail) }
+        let assets: [Route]
+        do throws(Problem) {
+            owner = try RouteOwner(plugin: instance.id)
+            assets = try ConsoleAssets.routes(of: owner, instance.pending.assets)
+        } catch {
+            throw Self.refused(error.detail)
+        }
         let group = RouteGroup(
-            owner, routes: instance.pending.routes, prefixes: instance.note.routes.map { "/api/v1/" + $0 })
+            owner, routes: instance.pending.routes + assets, prefixes: instance.note.routes.map { "/api/v1/" + $0 })
         do throws(RouteRefusal) {
             try table.apply([.set(group)])
         } catch {

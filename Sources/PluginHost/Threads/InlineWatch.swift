@@ -51,7 +51,7 @@ final class InlineWatch: Sendable {
                     let since = stamp.since.load(ordering: .acquiring)
                     guard since != 0, now > since, now - since > Self.limitNanoseconds else { continue }
                     // The handler of faults blames the plugin that the thread is in.
-                    cm_thread_set_plugin(stamp.generation.load(ordering: .relaxed))
+                    _ = cm_crash_enter(stamp.generation.load(ordering: .relaxed))
                     abort()
                 }
             }
