@@ -2,7 +2,7 @@
 SWIFT ?= swift
 export SWIFT_BACKTRACE ?= enable=no
 
-.PHONY: help setup build quickstart quickstop stage test show bench fuzz reference clean
+.PHONY: help setup build quickstart quickstop stage sdk test show bench fuzz reference clean
 
 help:
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -21,6 +21,9 @@ quickstop: ## ends what quickstart started
 
 stage: build ## dist/: a relocatable tree for a Debian 12 without Swift
 	@.make/stage
+
+sdk: stage ## dist/sdk: what a stranger needs to write a plugin
+	@.make/sdk dist/sdk
 
 test: ## unit and integration tests, and small versions of the proofs
 	@.make/setup test

@@ -74,13 +74,15 @@ let package = Package(
         library("PluginHost", [
             "Web", "Kernel", "Transport", "System", "Crypto", "JSON", "Reactor", "Program", "CLinux", "CPluginABI",
         ]),
+        library("PluginCheck", ["PluginHost", "CPluginABI", "JSON"]),
+        library("PluginKit", ["CPluginABI", "JSON"]),
         library("API", ["Web", "Kernel", "PluginHost", "JSON", "Program"]),
         library("Agent", ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "Program"]),
         library("OperatorClient", ["Transport", "System", "Crypto", "JSON", "Reactor", "Program"]),
 
         program(
             "client-manager",
-            ["API", "PluginHost", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program"],
+            ["API", "PluginHost", "PluginCheck", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program"],
             linker: ownRuntime),
         program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: selfContained),
         program("cm-swarm", ["Agent", "AgentProtocol", "Reactor", "JSON", "Program"], linker: relocatable),

@@ -13,6 +13,7 @@ enum CoreCommandLine {
           client-manager audit verify --data-dir DIR | --file FILE
           client-manager backup --data-dir DIR --to DIR
           client-manager restore --from DIR --data-dir DIR
+          client-manager plugin new --lang c|cpp|rust|swift NAME | check FILE | manifest FILE
           client-manager version
         """
 
@@ -28,6 +29,7 @@ enum CoreCommandLine {
         case ("plugin", "probe"):
             guard arguments.count == 4 else { return fail("plugin probe is for the core itself; see: plugin check FILE", status: 2) }
             return Probe.main(path: arguments[2], libraries: arguments[3])
+        case ("plugin", _): return CorePluginTools.run(Array(arguments.dropFirst()))
         case ("backup", _): return CoreMaintenance.backup(Array(arguments.dropFirst()))
         case ("restore", _): return CoreMaintenance.restore(Array(arguments.dropFirst()))
         case ("config", "document"):

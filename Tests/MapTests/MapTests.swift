@@ -15,11 +15,13 @@ private let map: [String: Set<String>] = [
     "PluginHost": [
         "Web", "Kernel", "Transport", "System", "Crypto", "JSON", "Reactor", "CLinux", "CPluginABI", "Program",
     ],
+    "PluginCheck": ["PluginHost", "CPluginABI", "JSON"],
+    "PluginKit": ["CPluginABI", "JSON"],
     "API": ["Web", "Kernel", "PluginHost", "JSON", "Program"],
     "Agent": ["AgentProtocol", "Transport", "System", "Crypto", "JSON", "Reactor", "Program"],
     "OperatorClient": ["Transport", "System", "Crypto", "JSON", "Reactor", "Program"],
     "client-manager": [
-        "API", "PluginHost", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program",
+        "API", "PluginHost", "PluginCheck", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program",
     ],
     "cm-agent": ["Agent", "Reactor", "JSON", "Program"],
     "cm-swarm": ["Agent", "Reactor", "JSON", "Program"],
