@@ -32,7 +32,9 @@ extension PluginHost {
 }
 
 extension HostEnvironment {
-    func setRoutes(of instance: PluginInstance, in table: RouteTable) throws(PluginRefusal) {
+    func setRoutes(
+        of instance: PluginInstance, in table: RouteTable, keepingSockets: Bool = false
+    ) throws(PluginRefusal) {
         let owner: RouteOwner
         let assets: [Route]
         do throws(Problem) {
@@ -44,7 +46,7 @@ extension HostEnvironment {
         let group = RouteGroup(
             owner, routes: instance.pending.routes + assets, prefixes: instance.note.routes.map { "/api/v1/" + $0 })
         do throws(RouteRefusal) {
-            try table.apply([.set(group)])
+            try table.apply([.set(group, keepingSockets: keepingSockets)])
         } catch {
             throw Self.refused(error.detail)
         }
@@ -55,7 +57,7 @@ extension HostEnvironment {
     func routesChanged(_ instance: PluginInstance) {
         guard let table = routeTable.withLock({ $0 }) else { return }
         do throws(PluginRefusal) {
-            try setRoutes(of: instance, in: table)
+            try setRoutes(of: instance, in: table, keepingSockets: true)
         } catch {
             log.error("plugin.routes", ["plugin": .string(instance.id), "reason": .string(error.reason)])
         }
