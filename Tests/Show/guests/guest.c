@@ -29,6 +29,14 @@ __attribute__((constructor)) static void hang_early(void) { for (;;) pause(); }
 __attribute__((constructor)) static void leave_early(void) { _exit(0); }
 #endif
 
+#ifdef GUEST_OVERFLOW
+static int overflow(int depth) {
+  volatile char page[4096];
+  page[0] = (char)depth;
+  return depth < 1 << 30 ? overflow(depth + 1) + page[0] : 0;
+}
+#endif
+
 static void bad(void *context, cm_handle request, cm_bytes body) {
   (void)context;
   (void)body;
@@ -40,6 +48,8 @@ static void bad(void *context, cm_handle request, cm_bytes body) {
 #elif defined(GUEST_LOOP) || defined(GUEST_INLINE_LOOP)
   for (volatile int i = 0;; i = i + 1) {
   }
+#elif defined(GUEST_OVERFLOW)
+  overflow(1);
 #elif defined(GUEST_DOUBLE)
   cm_status first = answer(request, "{\"ok\":true}");
   cm_status second = answer(request, "{\"ok\":false}");
