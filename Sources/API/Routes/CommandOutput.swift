@@ -119,7 +119,6 @@ func watchRoute(_ access: CommandAccess) -> Route {
                 do throws(Problem) { items = try await watch.next(waitMilliseconds: 2_000) } catch {
                     throw StreamClosed()
                 }
-                guard access.isLive(request.principal) else { throw StreamClosed() }
                 idleRounds = items.isEmpty ? idleRounds + 1 : 0
                 if idleRounds == 8, !watch.isEnded {
                     idleRounds = 0
