@@ -9,7 +9,8 @@ extension Verb {
                 .own("user", "NAME", "Account to sign in with; the password is asked for."),
                 .own("password-file", "FILE", "Read the password from a file, or - for standard input."),
                 .own("code", "DIGITS", "One-time code, for accounts with a second factor."),
-            ], .program { (invocation) async throws(OperatorError) in try await invocation.login() }),
+            ], calls: ["POST /api/v1/sessions", "POST /api/v1/sessions/refresh"],
+            .program { (invocation) async throws(OperatorError) in try await invocation.login() }),
         Verb(
             "logout", "Ends the saved session and forgets it.",
             .program { (invocation) async throws(OperatorError) in try await invocation.logout() }),
@@ -25,6 +26,7 @@ extension Verb {
             flags: [.body("ttl", "TIME", "For how long; a year by default.", .seconds, as: "ttl_s")], .done("refused from now on")),
         Verb(
             "sessions password", "Changes my password; all my sessions end.",
+            calls: ["POST /api/v1/sessions/password"],
             .program { (invocation) async throws(OperatorError) in
                 let old = try invocation.password("Old password", confirm: false)
                 let new = try invocation.password("New password", confirm: true)
