@@ -21,6 +21,9 @@ extension Verb {
             flags: [.query("user", "NAME", "Of this account."), .queryToggle("all", "Of all accounts.")], paged: false),
         .delete("sessions end ID", "/api/v1/sessions/{ID}", "Ends a session and what it has open."),
         .change(
+            "POST", "sessions ticket PATH", "/api/v1/sessions/tickets",
+            "A ticket that opens the WebSocket at PATH once within 30 s: append it as ?ticket=."),
+        .change(
             "POST", "sessions refuse SUBJECT", "/api/v1/sessions/revocations",
             "Refuses a subject (ISSUER#SUBJECT) or a token (ISSUER#jti:ID) of an outside issuer.",
             flags: [.body("ttl", "TIME", "For how long; a year by default.", .seconds, as: "ttl_s")], .done("refused from now on")),
