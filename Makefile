@@ -37,7 +37,14 @@ bench: build ## figures beside their floors, with this machine's description
 	@"$$($(SWIFT) build -c release --show-bin-path)/cm-bench" run all
 
 fuzz: ## libFuzzer with the address sanitizer on each parser, FUZZ_SECONDS (60) each
-	@for parser in http websocket; do Tests/Fuzz/run $$parser $${FUZZ_SECONDS:-60} || exit 1; done
+	@for parser in http websocket json agent-protocol; do Tests/Fuzz/run $$parser $${FUZZ_SECONDS:-60} || exit 1; done
+
+.PHONY: asan tsan
+asan: ## the unit and integration tests under the address sanitizer
+	@.make/sanitize address
+
+tsan: ## the unit and integration tests under the thread sanitizer
+	@.make/sanitize thread
 
 reference: ## Docs/plugins/reference.md, from the comments of the plugin header
 	@.make/plugin-reference

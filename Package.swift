@@ -102,9 +102,11 @@ let package = Package(
         tests("KernelTests", ["Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
         tests("PluginHostTests", ["PluginHost", "JSON", "System"]),
-        tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System"]),
+        tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System", "Transport"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON"]),
-        tests("CoreTests", ["client-manager", "PluginHost", "Crypto", "Kernel", "Web", "Program", "Reactor", "System"]),
+        tests(
+            "CoreTests",
+            ["client-manager", "PluginHost", "Crypto", "Kernel", "OperatorClient", "Web", "Program", "Reactor", "System"]),
         tests("MapTests", []),
     ]
 )

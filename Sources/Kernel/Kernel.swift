@@ -65,13 +65,17 @@ public final class Kernel: Sendable {
     public let jobs: Jobs
     public let links: AgentEndpoint
 
+    /// Of every area; the order is that of their first release.
+    public static let migrations =
+        Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations + Templates.migrations
+        + Outbox.migrations + Jobs.migrations
+
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
         let safe = options.safe
         let store = try Store.open(
             directory: options.directory,
-            migrations: Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations
-                + Templates.migrations + Outbox.migrations + Jobs.migrations + options.migrations,
+            migrations: migrations + options.migrations,
             options: options.store, safe: safe)
         do throws(Problem) {
             return try await Kernel(options, store, safe, log: log, metrics: metrics)
@@ -207,6 +211,7 @@ public final class Kernel: Sendable {
         settings.observe(.commandsStopped, stop)
         settings.observe(.commandsStoppedExempt, stop)
         clients.follow(settings)
+        commands.follow(settings)
         let log = log
         settings.observe(.logLevel) { value in
             if let level = value.string.flatMap({ LogLevel(name: $0) }) { log.level = level }

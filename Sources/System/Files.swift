@@ -94,16 +94,22 @@ public enum Files {
 
     public static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
-    /// Makes `path` and what is missing above it; an existing directory is left as it is.
+    /// Makes `path` and what is missing above it; an existing directory is left as it is. The names of new ones are
+    /// durable when this returns: what is synced inside them would be lost with them.
     public static func makeDirectories(_ path: String, mode: mode_t = 0o700) throws(SystemError) {
-        if mkdir(path, mode) == 0 { return }
+        if mkdir(path, mode) == 0 { return try syncNames(parent(of: path) ?? ".") }
         if errno == ENOENT, let parent = parent(of: path) {
             try makeDirectories(parent, mode: mode)
-            if mkdir(path, mode) == 0 { return }
+            if mkdir(path, mode) == 0 { return try syncNames(parent) }
         }
         let failure = SystemError.last("mkdir", path)
         var status = stat()
         guard failure.alreadyExists, stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { throw failure }
+    }
+
+    /// File systems that live in memory, such as control groups, have nothing to sync and say so (`EINVAL`).
+    private static func syncNames(_ directory: String) throws(SystemError) {
+        do throws(SystemError) { try syncDirectory(directory) } catch { if error.code != EINVAL { throw error } }
     }
 
     /// Makes one directory that must not exist yet.

@@ -13,6 +13,7 @@ enum CoreCommandLine {
           client-manager audit verify --data-dir DIR | --file FILE
           client-manager backup --data-dir DIR --to DIR
           client-manager restore --from DIR --data-dir DIR
+          client-manager token recover --data-dir DIR [--config FILE]
           client-manager plugin new --lang c|cpp|rust|swift NAME | check FILE | manifest FILE
           client-manager version
         """
@@ -32,6 +33,7 @@ enum CoreCommandLine {
         case ("plugin", _): return CorePluginTools.run(Array(arguments.dropFirst()))
         case ("backup", _): return CoreMaintenance.backup(Array(arguments.dropFirst()))
         case ("restore", _): return CoreMaintenance.restore(Array(arguments.dropFirst()))
+        case ("token", "recover"): return recoverToken(Array(arguments.dropFirst(2)))
         case ("config", "document"):
             print(Configuration.markdown(CoreConfiguration.declarations), terminator: "")
             return 0
@@ -67,6 +69,20 @@ enum CoreCommandLine {
                 return Respawn.run(arguments: ["serve"] + arguments, directory: directory, configuration: configuration)
             }
             return CoreProcess.serve(directory: directory, configuration: configuration, isSafe: flags.has("safe"))
+        } catch {
+            return fail("\(error)", status: 2)
+        }
+    }
+
+    /// The configuration says where the master key is; nothing else of it matters here.
+    private static func recoverToken(_ arguments: [String]) -> Int32 {
+        do {
+            let flags = try Flags(parsing: arguments, allowed: serveFlags)
+            if let word = flags.words.first { return fail("unexpected word \"\(word)\"; see client-manager help", status: 2) }
+            guard let directory = flags.value("data-dir") else {
+                return fail("--data-dir DIR is missing: the data directory of the core, which must not be running", status: 2)
+            }
+            return CoreMaintenance.recoverToken(directory: directory, try load(flags))
         } catch {
             return fail("\(error)", status: 2)
         }

@@ -31,6 +31,11 @@ enum CoreConfiguration {
         "tls.names", "Further DNS names and addresses in the core's own certificate.", allowed: "a DNS name or an address",
         atMost: 64)
 
+    static let tlsClientAuthorities = ConfigurationKey.text(
+        "tls.client_authorities", default: "",
+        "PEM file with authorities of client certificates: a client may do without one, but one that it shows must be signed by one of them.",
+        allowed: "a path")
+
     static let hosts = ConfigurationKey.list(
         "http.hosts", "Host names that the server answers to, besides addresses and localhost; * allows any.",
         allowed: "a host name or *", atMost: 64)
@@ -97,7 +102,7 @@ enum CoreConfiguration {
 
     static let declarations: [ConfigurationDeclaration] = [
         listen.declaration, loops.declaration, tlsMode.declaration, tlsCertificate.declaration, tlsKey.declaration,
-        tlsNames.declaration, hosts.declaration, origins.declaration, docs.declaration, trustedProxies.declaration,
+        tlsNames.declaration, tlsClientAuthorities.declaration, hosts.declaration, origins.declaration, docs.declaration, trustedProxies.declaration,
         strangerRate.declaration, userRate.declaration, clientRate.declaration, tokenRate.declaration,
         firstTokenRate.declaration, issuers.declaration, masterKeyFile.declaration, masterKey.declaration,
         previousMasterKeyFile.declaration, strangersPerAddress.declaration, connections.declaration, logLevel.declaration, synchronous.declaration,

@@ -1,6 +1,11 @@
 import API
+import Glibc
 import Kernel
+import PluginHost
 import Program
+import Reactor
+import Synchronization
+import System
 
 /// Commands over a data directory that need no running core: `audit verify`, `backup`, `restore`.
 enum CoreMaintenance {
@@ -44,6 +49,50 @@ enum CoreMaintenance {
             report("restore", try Backup.restore(from: source, dataDirectory: destination))
             return 0
         }
+    }
+
+    /// For those who lost the administrator's token: access to the data directory is the proof. The store's lock refuses
+    /// while a core runs on it, and the trail tells who asked.
+    static func recoverToken(directory: String, _ configuration: Configuration) -> Int32 {
+        guard access(directory + "/core.sqlite3", F_OK) == 0 else {
+            return CoreCommandLine.fail("\(directory) is no data directory of a core: it has no core.sqlite3", status: 1)
+        }
+        let outcome = Mutex<Result<String, Problem>?>(nil)
+        do throws(ReactorError) {
+            let loop = try EventLoop.start(name: "recovery")
+            loop.spawn {
+                let result: Result<String, Problem>
+                do throws(Problem) { result = .success(try await recover(directory, configuration)) } catch {
+                    result = .failure(error)
+                }
+                outcome.withLock { $0 = result }
+                loop.stop()
+            }
+            loop.join()
+        } catch { return CoreCommandLine.fail("\(error)", status: 1) }
+        switch outcome.withLock({ $0 }) {
+        case .success(let id):
+            print("{\"event\":\"token-recovered\",\"id\":\"\(id)\",\"file\":\"\(directory)/admin-token\"}")
+            return 0
+        case .failure(let problem): return CoreCommandLine.fail(problem.detail, status: 1)
+        case nil: return CoreCommandLine.fail("the token could not be made", status: 1)
+        }
+    }
+
+    private static func recover(_ directory: String, _ configuration: Configuration) async throws(Problem) -> String {
+        let safe = try CoreSecrets.safe(configuration)
+        let store = try Store.open(directory: directory, migrations: Kernel.migrations + PluginHost.migrations, safe: safe)
+        // Closing joins the store's threads, which a loop must not wait for.
+        let pool = BlockingPool(name: "closing", threads: 1, queue: 1)
+        let result: Result<String, Problem>
+        do throws(Problem) {
+            let security = try await Security.load(
+                store: store, directory: directory, safe: safe, options: try CoreSecrets.options(configuration))
+            let user = UInt32(getuid())
+            result = .success(try await security.recoverAdministrator(directory: directory, user: "uid \(user)"))
+        } catch { result = .failure(error) }
+        _ = try? await pool.run { store.close() }
+        return try result.get()
     }
 
     private static func report(_ event: String, _ summary: Backup.Summary) {

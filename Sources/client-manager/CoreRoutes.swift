@@ -26,21 +26,24 @@ enum CoreRoutes {
                     }
                 },
                 ReadinessCheck("plugins") { plugins.notReady.isEmpty ? nil : plugins.notReady.joined(separator: "; ") },
+                ReadinessCheck("output") { [outputs = kernel.outputs] in
+                    outputs.backlog.fault.map { "the disk refuses the output of commands: \($0)" }
+                },
             ], metrics: kernel.metrics)
         routes += securityRoutes(kernel.security, identity: kernel.identity)
-        routes += commandRoutes(
-            kernel.commands, kernel.clients, scope: scope, isLive: { security.isLive($0) })
+        routes += commandRoutes(kernel.commands, kernel.clients, scope: scope)
         routes += jobRoutes(kernel.jobs)
         routes += pluginRoutes(plugins)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)
+        routes += moveRoutes(kernel.clients, kernel.identity, scope: scope)
         routes += groupRoutes(kernel.clients, scope: scope)
         routes += enrollmentRoutes(kernel.enrollment)
         routes += enrollmentTokenRoutes(kernel.enrollment, scope: scope)
         routes += settingRoutes(kernel.settings) + webhookRoutes(kernel.outbox)
         let clients = kernel.clients
-        routes += auditRoutes(kernel.audit) { security.isLive($0) }
-        routes += eventRoutes(kernel.events) { security.isLive($0) } mayRead: { principal, client in
+        routes += auditRoutes(kernel.audit)
+        routes += eventRoutes(kernel.events) { principal, client in
             let scope = scope(principal, .readClients)
             return (try? clients.permits(client, allowed: scope.allowed, denied: scope.denied)) ?? false
         }

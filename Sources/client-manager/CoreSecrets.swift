@@ -54,6 +54,8 @@ enum CoreSecrets {
             try await kernel.security.changeMasterKey(
                 to: key, kernel.identity, by: Principal(kind: .system, id: "core", correlation: "reload"))
         }
+        // Also when the key is as it was: an earlier reload may have failed half-way.
+        try await kernel.outbox.sealSecrets()
         try await kernel.security.reloadIssuers()
     }
 }

@@ -28,7 +28,11 @@ struct ServerTLS: Sendable {
             source = .files(certificate: certificate, key: key)
         }
         let (chain, key) = try Self.read(source)
-        context = try TLSContext.server(chain: chain, key: key)
+        let authorities = configuration[CoreConfiguration.tlsClientAuthorities]
+        context = try TLSContext.server(
+            chain: chain, key: key,
+            clientAuthorities: authorities.isEmpty
+                ? nil : String(decoding: try Files.read(authorities, limit: 1 << 20), as: UTF8.self))
         // Those that are there serve from the first agent on; renewing them can wait for `keepFresh`.
         context.use(ticketKeys: identity.keptTicketKeys())
     }

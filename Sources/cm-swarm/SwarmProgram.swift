@@ -38,7 +38,7 @@ enum SwarmProgram {
         guard let agents = try flags.integer("agents", in: 1...1_000_000) else {
             throw FlagError("--agents N is missing")
         }
-        var options = SwarmOptions(servers: try ServerList(server), agents: agents)
+        var options = try SwarmOptions(servers: server, agents: agents)
         if let text = flags.value("enroll-token") {
             options.token = .init(text)
             guard options.token != nil else {

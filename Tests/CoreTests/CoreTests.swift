@@ -7,6 +7,7 @@ import System
 import Testing
 import Web
 
+@testable import OperatorClient
 @testable import client_manager
 
 @Suite struct CoreTests {
@@ -60,6 +61,34 @@ import Web
     @Test func aClosedDocumentationLeavesItsRoutesOut() async throws {
         try await withTable(docs: false) { routes in
             #expect(!routes.contains { $0.pattern.hasPrefix("/docs") || $0.pattern == "/openapi.json" })
+        }
+    }
+
+    /// "Every API call has a verb": `cmctl api` is for what a verb does not show, not in place of one.
+    @Test func everyOperationHasAVerbAndEveryVerbAnOperation() async throws {
+        // `/api/v1/commands/{id}/cancel` and `/api/v1/commands/{ID}/cancel` are one.
+        @Sendable func shape(_ operation: String) -> String {
+            var text = ""
+            var isName = false
+            for character in operation {
+                if character == "{" { isName = true }
+                if !isName { text.append(character) }
+                if character == "}" {
+                    isName = false
+                    text += "{}"
+                }
+            }
+            return text
+        }
+        let verbs = Set(Verb.table.flatMap(\.calls).map(shape))
+        let bare = Verb.table.filter { $0.calls.isEmpty }.map(\.name)
+        #expect(Set(bare) == ["api", "completion", "logout"])
+        try await withTable { routes in
+            // A page for people and its parts.
+            let operations = Set(
+                routes.filter { !$0.pattern.hasPrefix("/docs") }.map { shape("\($0.method.rawValue) \($0.pattern)") })
+            #expect(operations.subtracting(verbs).sorted() == [])
+            #expect(verbs.subtracting(operations).sorted() == [])
         }
     }
 

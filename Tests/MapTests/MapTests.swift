@@ -87,6 +87,32 @@ private let platform: Set<String> = ["Glibc", "Synchronization"]
         #expect(found > 80)
     }
 
+    /// A fault of the replaced system without a test is a promise without proof.
+    @Test func everyOldFaultNamesTestsThatExist() {
+        let home = "/" + root.joined(separator: "/")
+        var known = Set(entries(home + "/Tests/Show"))
+        for target in entries(home + "/Tests") {
+            for file in swiftFiles(home + "/Tests/" + target) {
+                var isTest = false
+                for line in lines(file) {
+                    isTest = isTest || line.contains("@Test")
+                    guard isTest, let name = line.split(separator: "func ", maxSplits: 1).dropFirst().first else { continue }
+                    known.insert(String(name.prefix { $0 != "(" }))
+                    isTest = false
+                }
+            }
+        }
+        var rows = 0
+        for line in lines(home + "/Docs/old-faults.md") where line.hasPrefix("| ") && line.contains("`") {
+            let cells = line.split(separator: "|")
+            let named = (cells.last.map { $0.split(separator: "`") } ?? []).filter { !$0.contains(" ") && !$0.contains(",") }
+            rows += 1
+            #expect(cells.count == 3 && !named.isEmpty, "Docs/old-faults.md: \(line)")
+            for name in named { #expect(known.contains(String(name)), "Docs/old-faults.md names \(name), which is no test") }
+        }
+        #expect(rows > 30)
+    }
+
     /// The first literal of an argument list that begins with it, or with a status and it.
     private func code(at text: Substring) -> String? {
         let rest = text.drop { $0.isNumber || $0 == "," || $0 == " " }

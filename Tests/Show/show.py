@@ -108,8 +108,9 @@ class Events:
 class Core:
     """One core in a data directory that outlives restarts."""
 
-    def __init__(self, flags=(), data=None, environment=None, listen="127.0.0.1:0"):
+    def __init__(self, flags=(), data=None, environment=None, listen="127.0.0.1:0", under=()):
         self.data = data or os.path.join(folder(), "core")
+        self.under = list(under)  # A program that runs the core: its words go before the core's.
         self.flags = list(flags)
         self.environment = environment or {}
         self.listen = listen
@@ -120,7 +121,7 @@ class Core:
         os.makedirs(os.path.dirname(self.data), exist_ok=True)
         self.log = open(self.data + ".log", "ab")
         self.process = start(
-            [program("client-manager"), "serve", "--data-dir", self.data, "--listen", self.listen, *self.flags],
+            [*self.under, program("client-manager"), "serve", "--data-dir", self.data, "--listen", self.listen, *self.flags],
             stdout=subprocess.PIPE, stderr=self.log, env={**os.environ, **self.environment, **(environment or {})})
         self.events = Events(self.process)
         begin = time.monotonic()
@@ -202,8 +203,9 @@ class Core:
 
 
 class Agent:
-    def __init__(self, core, token=None, data=None, environment=None, flags=()):
+    def __init__(self, core, token=None, data=None, environment=None, flags=(), under=()):
         self.core = core
+        self.under = list(under)
         self.data = data or os.path.join(folder(), "agent")
         self.environment = environment or {}
         self.flags = list(flags)
@@ -213,7 +215,7 @@ class Agent:
     def start(self, environment=None, wait=True, seconds=60):
         os.makedirs(os.path.dirname(self.data), exist_ok=True)
         log = open(self.data + ".log", "ab")
-        arguments = [program("cm-agent"), "run", "--server", self.core.url, "--data-dir", self.data,
+        arguments = [*self.under, program("cm-agent"), "run", "--server", self.core.url, "--data-dir", self.data,
                      "--pin", self.core.fingerprint, *self.flags]
         if self.token:
             arguments += ["--enroll-token", self.token]

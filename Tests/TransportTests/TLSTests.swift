@@ -149,6 +149,34 @@ struct TestIdentity: Sendable {
         #expect(isRight)
     }
 
+    /// Ciphertext that the kernel has not taken counts as waiting, too: 64 KiB at a time come to exactly the high mark.
+    @Test(.timeLimit(.minutes(1))) func aStreamedAnswerGoesOnWhenItsReaderHasCaughtUp() async throws {
+        let identity = try TestIdentity()
+        let count = try await onLoop { loop in
+            let server = try await HTTPServer.start(
+                at: SocketAddress(ip: .loopback, port: 0), on: [loop],
+                tls: .server(chain: identity.chain, key: identity.key)
+            ) { _ in
+                ClosureService { exchange in
+                    nonisolated(unsafe) let exchange = exchange
+                    loop.spawn {
+                        exchange.begin(200)
+                        let piece = [UInt8](repeating: 120, count: 64 << 10)
+                        for _ in 0..<300 { guard (try? await exchange.send(piece)) != nil else { return } }
+                        exchange.finish()
+                    }
+                }
+            }
+            defer { server.stop() }
+            var options = ClientOptions()
+            options.tls = try .client(.pins([identity.authorityPin]))
+            let http = HTTPClient(ServerURL(isSecure: true, host: "127.0.0.1", port: server.address.port), options: options)
+            defer { http.close() }
+            return try await http.request(.get, "/").body(maximum: 32 << 20).count
+        }
+        #expect(count == 300 * 64 << 10)
+    }
+
     @Test func clientCertificatesAreOptionalButChecked() async throws {
         let identity = try TestIdentity()
         let member = try TestIdentity()

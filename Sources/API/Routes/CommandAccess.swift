@@ -7,8 +7,6 @@ struct CommandAccess: Sendable {
     let commands: Commands
     let clients: Clients
     let scope: ClientScope
-    /// Whether the credential behind a principal still holds; open streams end when it does not.
-    let isLive: @Sendable (Principal) -> Bool
 
     private func isEverything(_ scope: (allowed: [Selector], denied: [Selector])) -> Bool {
         AccessScope(allowed: scope.allowed, denied: scope.denied).isEverything

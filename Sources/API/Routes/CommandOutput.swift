@@ -51,7 +51,7 @@ func outputRoutes(_ access: CommandAccess) -> [Route] {
             let stream = outputStream(request)
             let start = UInt64(clamping: request.query.integer("offset") ?? 0)
             let handle = try await commands.openOutput(id, of: client)
-            let first = try await commands.readOutput(handle, stream, at: start, count: OutputStore.readBytes)
+            let first = try await commands.readOutput(handle, stream, at: start, count: downloadPiece)
             let end = max(start, first.length)
             return .stream(contentType: "application/octet-stream", length: end - start) {
                 (writer) async throws(StreamClosed) in
@@ -62,7 +62,7 @@ func outputRoutes(_ access: CommandAccess) -> [Route] {
                     offset += UInt64(piece.count)
                     guard offset < end else { return }
                     // A read that fails now can only be told by ending the body early.
-                    let count = Int(min(UInt64(OutputStore.readBytes), end - offset))
+                    let count = Int(min(UInt64(downloadPiece), end - offset))
                     let next = try? await commands.readOutput(handle, stream, at: offset, count: count)
                     guard let next, !next.bytes.isEmpty else { throw StreamClosed() }
                     piece = next.bytes
@@ -84,6 +84,9 @@ func outputRoutes(_ access: CommandAccess) -> [Route] {
         },
     ]
 }
+
+/// A reader that stops holds one of these and what the connection takes beyond it.
+private let downloadPiece = 64 << 10
 
 private func outputStream(_ request: Request) -> OutputStream {
     request.query["stream"] == "stderr" ? .standardError : .standardOutput
@@ -119,7 +122,6 @@ func watchRoute(_ access: CommandAccess) -> Route {
                 do throws(Problem) { items = try await watch.next(waitMilliseconds: 2_000) } catch {
                     throw StreamClosed()
                 }
-                guard access.isLive(request.principal) else { throw StreamClosed() }
                 idleRounds = items.isEmpty ? idleRounds + 1 : 0
                 if idleRounds == 8, !watch.isEnded {
                     idleRounds = 0

@@ -11,10 +11,9 @@ extension Right {
 
 /// `/api/v1/commands`: running things on clients, and what became of it.
 public func commandRoutes(
-    _ commands: Commands, _ clients: Clients, scope: @escaping ClientScope,
-    isLive: @escaping @Sendable (Principal) -> Bool
+    _ commands: Commands, _ clients: Clients, scope: @escaping ClientScope
 ) -> [Route] {
-    let access = CommandAccess(commands: commands, clients: clients, scope: scope, isLive: isLive)
+    let access = CommandAccess(commands: commands, clients: clients, scope: scope)
     return runRoutes(access) + lookRoutes(access) + outputRoutes(access) + [watchRoute(access)]
 }
 

@@ -7,13 +7,10 @@ extension Right {
     public static let readEvents: Right = "event.read"
 }
 
-/// Whether the credential behind a principal still holds: asked before each piece of a long stream.
-public typealias Liveness = @Sendable (Principal) -> Bool
-
 /// `/api/v1/events`: what happens, as it happens.
 /// - Parameter mayRead: whether the principal may see this client; events of others are left out.
 public func eventRoutes(
-    _ events: Events, isLive: @escaping Liveness, mayRead: @escaping @Sendable (Principal, ClientID) -> Bool
+    _ events: Events, mayRead: @escaping @Sendable (Principal, ClientID) -> Bool
 ) -> [Route] {
     let open = StreamCount(limit: 1_000)
     let kinds = Route.Parameter.query(
@@ -42,7 +39,7 @@ public func eventRoutes(
                 defer { open.leave() }
                 var position = start
                 try await stream.send(event: "open", id: position.description, data: Array("{}".utf8))
-                while isLive(principal) {
+                while true {
                     let page = events.page(after: position)
                     position = page.next
                     if page.missed > 0 || page.restarted {

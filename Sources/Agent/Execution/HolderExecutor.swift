@@ -108,7 +108,13 @@ public final class HolderExecutor: Executor {
         }
         waiting += 1
         let store = store
+        // What ran stands in the journal; a log line says only that something did, and for which request of the core.
+        let correlation = order.correlation
         let accepted = confined { (executor: HolderExecutor, result: Result<LocalPolicy, LaunchFailure>) in
+            if case .success = result {
+                executor.log?.info(
+                    "execution.accepted", ["command": .string("\(command)"), "correlation": .string(correlation)])
+            }
             executor.accepted(command, result)
         }
         let taken = journaling.submit {
@@ -391,6 +397,9 @@ public final class HolderExecutor: Executor {
         execution.lengths = [record.standardOutputBytes, record.standardErrorBytes]
         execution.phase = .ended(record)
         if let startedAt = record.startedAt { execution.startedAt = startedAt }
+        log?.info(
+            "execution.ended",
+            ["command": .string("\(record.command)"), "duration_us": .integer(Int64(clamping: record.durationMicroseconds))])
         if !execution.forgetWanted { observer?.executionFinished(record) }
         if execution.forgetWanted { forget(record.command) }
     }

@@ -99,6 +99,7 @@ extension AgentSession: WebSocketDelegate {
                 answer.write(to: &writer)
                 writer.end()
             }
+            moveIfFree()
         case .liveness:
             // Invariant: the array copies before the closure ends.
             let nonce = unsafe payload.withUnsafeBytes { unsafe [UInt8]($0) }
@@ -111,12 +112,15 @@ extension AgentSession: WebSocketDelegate {
             else { return }
             write { $0.frame(.livenessProof, payload: signature) }
         case .close: heard(try Farewell(reading: payload))
+        case .move: try received(try MoveStatement(reading: payload))
         default:
             switch try channels.receive(header, payload) {
             case .none: break
             case .start(let order): executor.start(order)
             case .cancel(let command): executor.cancel(command)
-            case .forget(let command): executor.forget(command)
+            case .forget(let command):
+                executor.forget(command)
+                moveIfFree()
             }
         }
     }

@@ -66,8 +66,14 @@ public final class AgentSession {
     var heardAt: UInt64 = 0
     var isPumpPosted = false
     private var reconnect: ReconnectStateMachine
-    private var failedServers: Set<Int> = []
+    var failedServers: Set<Int> = []
     private var serverIndex = 0
+    /// The identity key of the core that has accepted this link.
+    var coreKey: P256.PublicKey?
+    /// Waits until nothing runs here that the present core ordered.
+    var pendingMove: MoveStatement?
+    /// The move under way, with why its last attempt failed.
+    var failedRelocation: Relocation?
     /// Counts connections, so that what belongs to an old one is known as such.
     private var generation: UInt64 = 0
     /// Set when the core turned this agent away for want of a valid enrollment: then the token is shown again.
@@ -145,16 +151,20 @@ public final class AgentSession {
 
     /// Two and a half heartbeats without a word: the path is dead, whatever the socket says.
     private func checkHalfOpen() {
+        if phase == .pending, isMoveLate {
+            // `connect` gives the move up, with this as the reason.
+            return lost(code: "move-given-up", message: "no operator of the other core has approved this agent in time")
+        }
         let limit = heartbeatSeconds * 2_500_000_000
         let silent = loop.now &- heardAt
         guard silent <= limit else {
             return lost(code: "timeout", message: "nothing came from the core for \(silent / 1_000_000_000) s")
         }
-        if let timer { loop.schedule(timer, afterMilliseconds: (limit - silent) / 1_000_000 + 1) }
+        if let timer { loop.schedule(timer, afterMilliseconds: untilMoveEnds((limit - silent) / 1_000_000 + 1)) }
     }
 
     func watchForSilence() {
-        if let timer { loop.schedule(timer, afterMilliseconds: heartbeatSeconds * 2_500) }
+        if let timer { loop.schedule(timer, afterMilliseconds: untilMoveEnds(heartbeatSeconds * 2_500)) }
     }
 
     // MARK: Connecting
@@ -162,10 +172,14 @@ public final class AgentSession {
     private func connect() {
         phase = .connecting
         generation += 1
-        serverIndex = options.servers.choose(excluding: failedServers, random: Random.uint64())
+        giveUpMoveIfLate()
+        let servers = currentServers
+        serverIndex = servers.choose(excluding: failedServers, random: Random.uint64())
         let generation = generation
-        let url = options.servers.servers[serverIndex].url
-        let connection = options.connection
+        let url = servers.servers[serverIndex].url
+        var connection = options.connection
+        // A move may lead from plain loopback to TLS.
+        if url.isSecure, connection.tls == nil { connection.tls = try? TLSContext.client(.handshakeInside) }
         let me = me
         loop.spawn {
             do throws(TransportError) {
@@ -216,12 +230,20 @@ public final class AgentSession {
         }
         phase = .handshake
         let token = state.client == nil || needsToken ? options.token : nil
+        var presented = AgentIdentity(
+            key: identity.key, client: state.client, bootID: options.bootID, epoch: state.epoch,
+            agentVersion: options.agentVersion, hostname: options.hostname, pins: state.pins + options.pins,
+            token: token, succession: identity.succession)
+        if let relocation = state.relocation {
+            presented.pins = [relocation.fingerprint]
+            if relocation.isToOtherCore {
+                presented.client = nil
+                presented.succession = nil
+                presented.token = EnrollmentToken(relocation.token)
+            }
+        }
         handshake = AgentHandshakeStateMachine(
-            identity: AgentIdentity(
-                key: identity.key, client: state.client, bootID: options.bootID, epoch: state.epoch,
-                agentVersion: options.agentVersion, hostname: options.hostname, pins: state.pins + options.pins,
-                token: token, succession: identity.succession),
-            nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
+            identity: presented, nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
         if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }
         return true
     }
@@ -242,6 +264,7 @@ public final class AgentSession {
         var state = identity.state
         state.client = accepted.client
         state.pins = [coreFingerprint] + accepted.backupPins
+        if let relocation = state.relocation { adopt(relocation, in: &state) }
         do throws(IdentityError) {
             try identity.save(state, isAccepted: true)
         } catch {
@@ -250,13 +273,16 @@ public final class AgentSession {
         client = accepted.client
         heartbeatSeconds = UInt64(accepted.heartbeatSeconds)
         seal = handshake?.sealed
+        coreKey = handshake?.coreKey
         handshake = nil
+        failedRelocation = nil
         phase = .online
         needsToken = false
         failedServers = []
         reconnect.succeeded()
         watchForSilence()
         beginChannels()
+        tellFailedMove()
         observer?.sessionOnline(accepted.client)
     }
 
@@ -275,14 +301,16 @@ public final class AgentSession {
         generation += 1
         handshake = nil
         seal = nil
+        coreKey = nil
+        if !wasOnline { noteFailedAttempt(code, message) }
         channels = AgentChannelsStateMachine()
         executor.observer = nil
         phase = .waiting
         // The answer to a close frame may never come over a dead path; the next attempt does not wait for it.
         if wasOnline, farewell == nil { socket?.close(.normal, code) } else { socket?.close(.normal) }
         if !wasOnline { failedServers.insert(serverIndex) }
-        if failedServers.count == options.servers.servers.count { failedServers = [] }
-        let delay = plan(code, wasOnline: wasOnline)
+        if failedServers.count >= currentServers.servers.count { failedServers = [] }
+        let delay = untilMoveEnds(plan(code, wasOnline: wasOnline))
         farewell = nil
         observer?.sessionOffline(code: code, message: message, retryMilliseconds: delay)
         wait(delay)

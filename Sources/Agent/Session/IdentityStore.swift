@@ -12,6 +12,12 @@ public struct AgentState: Sendable, Equatable {
     public var pins: [String]
     /// The last epoch that was used in a hello.
     public var epoch: UInt64
+    /// Where the last move led, for as long as the command line says what it said then.
+    public var adopted: AdoptedServers?
+    /// A move under way.
+    public var relocation: Relocation?
+    /// The last move that came to nothing, until the core has been told.
+    public var failedMove: MoveFailure?
 
     public init(client: ClientID? = nil, pins: [String] = [], epoch: UInt64 = 0) {
         self.client = client
@@ -97,6 +103,9 @@ public final class IdentityFiles: IdentityStore {
             throw IdentityError("\(path): epoch is missing or negative")
         }
         state.epoch = UInt64(epoch)
+        state.adopted = AdoptedServers(value["adopted"])
+        state.relocation = Relocation(value["relocation"])
+        state.failedMove = MoveFailure(value["failed_move"])
         return state
     }
 
@@ -108,6 +117,9 @@ public final class IdentityFiles: IdentityStore {
                     $0.field("client", ifPresent: state.client.map { $0.description })
                     $0.array("pins") { for pin in state.pins { $0.value(pin) } }
                     $0.field("epoch", state.epoch)
+                    $0.field("adopted", ifPresent: state.adopted?.json)
+                    $0.field("relocation", ifPresent: state.relocation?.json)
+                    $0.field("failed_move", ifPresent: state.failedMove?.json)
                 }
                 try AtomicFile.write(writer.finish(), to: directory + "/state.json", mode: 0o600)
                 self.state = state

@@ -21,8 +21,9 @@ public struct SwarmOptions: Sendable {
     public var slow = false
     public var viaProxy = false
 
-    public init(servers: ServerList, agents: Int) {
-        self.servers = servers
+    /// - Parameter servers: `URL[*WEIGHT][,…]`.
+    public init(servers: String, agents: Int) throws(TransportError) {
+        self.servers = try ServerList(servers)
         self.agents = agents
     }
 }

@@ -58,6 +58,8 @@ public struct AgentHandshakeStateMachine: Sendable {
     private var state = State.awaitingChallenge
     /// Set when a proxy ends TLS; the session takes it over when the handshake is done.
     public private(set) var sealed: SealedChannel?
+    /// The core's identity key, once its signature was checked.
+    public private(set) var coreKey: P256.PublicKey?
 
     /// - Parameters:
     ///   - nonce: 32 fresh random bytes.
@@ -165,6 +167,7 @@ public struct AgentHandshakeStateMachine: Sendable {
         guard core.isValid(signature: proof.signature, for: transcript.signed(by: .core)) else {
             throw HandshakeRefusal("signature-invalid", "the core's signature does not prove its identity")
         }
+        coreKey = core
         let token = isPinned ? identity.token?.text : nil
         let signature: [UInt8]
         do throws(CryptoError) {

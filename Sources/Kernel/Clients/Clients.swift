@@ -13,6 +13,7 @@ public final class Clients: Sendable {
     public struct Options: Sendable {
         /// What agents are told to beat at.
         public var heartbeatSeconds = 15
+        public var heartbeatJitterPercent = 10
         /// A client that has been offline this long is forgotten; `nil` keeps all.
         public var forgetAfterDays: Int?
         /// How long the history of links is kept; `nil` keeps all that `sessionsPerClient` leaves.
@@ -76,14 +77,16 @@ public final class Clients: Sendable {
             let forget = settings.integer(.forgetAfterDays)
             let sessions = settings.integer(.sessionRetentionDays)
             let beat = settings.integer(.heartbeatSeconds)
+            let jitter = settings.integer(.heartbeatJitterPercent)
             tuning.withLock { options in
                 options.heartbeatSeconds = beat
+                options.heartbeatJitterPercent = jitter
                 options.forgetAfterDays = forget == 0 ? nil : forget
                 options.sessionDays = sessions == 0 ? nil : sessions
             }
         }
         apply(.null)
-        for setting in [Setting.heartbeatSeconds, .forgetAfterDays, .sessionRetentionDays] {
+        for setting in [Setting.heartbeatSeconds, .heartbeatJitterPercent, .forgetAfterDays, .sessionRetentionDays] {
             settings.observe(setting, apply)
         }
     }

@@ -125,8 +125,6 @@ public struct CommandLimits: Sendable {
     public var startWaitMilliseconds: UInt64 = 900_000
     /// How long idempotency keys are remembered.
     public var idempotencyMilliseconds: UInt64 = 86_400_000
-    /// How long finished commands are kept.
-    public var historyMilliseconds: UInt64 = 90 * 86_400_000
 
     public init() {}
 }

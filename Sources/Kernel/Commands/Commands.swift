@@ -18,6 +18,7 @@ public final class Commands: Sendable {
     let numbers: CommandNumbers
     let observers: CommandObservers
     let now: @Sendable () -> UInt64
+    let retention = Mutex(CommandRetention())
 
     struct State {
         var book: CommandBook

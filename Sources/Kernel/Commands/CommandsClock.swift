@@ -1,4 +1,5 @@
 import AgentProtocol
+import JSON
 import Reactor
 import System
 
@@ -59,13 +60,14 @@ extension Commands {
     }
 
     private func prune(_ now: UInt64) async {
-        await outputs.prune(now: now)
-        guard now > limits.historyMilliseconds else { return }
+        let retention = retention.withLock { $0 }
+        await outputs.prune(now: now, keep: retention.outputMilliseconds)
+        let keep = min(retention.commandMilliseconds ?? now, now)
         let keysBefore = now > limits.idempotencyMilliseconds ? now - limits.idempotencyMilliseconds : 0
         do throws(Problem) {
             for _ in 0..<20 {
                 let removed = try await journal.prune(
-                    before: now - limits.historyMilliseconds, keysBefore: keysBefore, count: 500)
+                    before: now - keep, keysBefore: keysBefore, count: 500)
                 if removed < 500 { break }
             }
         } catch {
@@ -89,6 +91,30 @@ extension Commands {
 
     /// Unfinished targets now, for metrics.
     public var openTargets: Int { state.withLock { $0.book.openTargets } }
+}
+
+/// How long what has ended is kept; `nil`: for ever.
+public struct CommandRetention: Sendable {
+    public var commandMilliseconds: UInt64? = 90 * 86_400_000
+    public var outputMilliseconds: UInt64? = 30 * 86_400_000
+}
+
+extension Commands {
+    /// Takes the settings that concern commands, now and whenever they change.
+    public func follow(_ settings: Settings) {
+        let days: @Sendable (Setting) -> UInt64? = { setting in
+            let days = settings.integer(setting)
+            return days == 0 ? nil : UInt64(days) * 86_400_000
+        }
+        let apply: @Sendable (JSONValue) -> Void = { [self] _ in
+            retention.withLock {
+                $0 = CommandRetention(
+                    commandMilliseconds: days(.commandRetentionDays), outputMilliseconds: days(.outputRetentionDays))
+            }
+        }
+        apply(.null)
+        for setting in [Setting.commandRetentionDays, .outputRetentionDays] { settings.observe(setting, apply) }
+    }
 }
 
 /// When which periodic work is due.

@@ -107,9 +107,11 @@ public final class Enrollment: AgentAuthority {
     /// After the commit that made the epoch durable.
     func admitted(_ client: ClientID, _ hello: AgentHello, now: UInt64) -> Admission {
         clients.noteAdmitted(client, hello, now: now)
+        let options = clients.options
         return .accepted(
             AdmittedClient(
-                client: client, epoch: hello.epoch, heartbeatSeconds: clients.options.heartbeatSeconds))
+                client: client, epoch: hello.epoch, heartbeatSeconds: options.heartbeatSeconds,
+                jitterPercent: options.heartbeatJitterPercent))
     }
 
     /// Says no, and writes it down unless the same was written for this address in this minute.

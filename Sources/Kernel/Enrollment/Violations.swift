@@ -39,6 +39,19 @@ extension Enrollment {
             "the command was not for this client; its answer was dropped", limitedBy: client.description)
     }
 
+    /// The agent tried to follow a move and came back.
+    public func moveFailed(_ link: AgentLink, _ failure: MoveFailure) {
+        let servers = AuditLimits.cut(failure.servers)
+        let code = AuditLimits.cut(failure.code)
+        write(
+            AuditRecord(
+                principal: Principal(kind: .agent, id: link.client.description, address: link.address),
+                action: "client.move", clients: [link.client], target: servers, outcome: .failed, reason: code),
+            AuditLimits.cut(failure.message), limitedBy: link.client.description)
+        clients.publish(
+            RegistryEvent("client.move-failed", link.client, ["servers": .string(servers), "code": .string(code)]))
+    }
+
     /// At most one record per key, reason and minute, with the number of those left out.
     private func write(_ record: AuditRecord, _ message: String, limitedBy key: String) {
         guard let leftOut = refusals.withLock({ $0.note(key, record.reason, now: clock()) }) else { return }

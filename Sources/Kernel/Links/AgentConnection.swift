@@ -56,6 +56,7 @@ final class AgentConnection: WebSocketDelegate {
     private var timer: Timer?
 
     private var heartbeatSeconds: UInt64 = 15
+    private var jitterPercent: UInt8 = 10
     /// Loop time in nanoseconds.
     private var heardAt: UInt64 = 0
     private var beatSentAt: UInt64 = 0
@@ -235,6 +236,7 @@ final class AgentConnection: WebSocketDelegate {
         phase = .active
         channels = CoreChannelsStateMachine(limit: endpoint.options.channels)
         heartbeatSeconds = UInt64(clamping: max(1, client.heartbeatSeconds))
+        jitterPercent = UInt8(clamping: client.jitterPercent)
         socket.markAuthenticated()
         self.opening = nil
         let link = AgentLink(
@@ -275,6 +277,7 @@ final class AgentConnection: WebSocketDelegate {
             guard case .object = facts else { throw WireError(.malformed, "facts are a JSON object") }
             endpoint.authority.facts(link.client, facts)
         case .livenessProof: livenessAnswered(payload)
+        case .move: endpoint.authority.moveFailed(link, try MoveFailure(reading: payload))
         case .close:
             let farewell = try Farewell(reading: payload)
             end(LinkEnd(code: "closed", detail: "\(farewell.code): \(farewell.message)"), tellAgent: false)
@@ -371,6 +374,11 @@ final class AgentConnection: WebSocketDelegate {
         write { channels.grant(command, stream, upTo: offset, to: &$0) }
     }
 
+    func move(_ statement: MoveStatement) {
+        guard phase == .active else { return }
+        write { $0.frame(.move, payload: statement.payload) }
+    }
+
     func checkLiveness(milliseconds: UInt64, _ answer: CheckedContinuation<Bool, Never>) {
         guard phase == .active, liveness == nil else { return answer.resume(returning: false) }
         let nonce = Random.bytes(LivenessCheck.nonceBytes)
@@ -424,12 +432,20 @@ final class AgentConnection: WebSocketDelegate {
 
     // MARK: Heartbeat
 
-    /// Spread over the interval the first time, then within a tenth of it, so that beats of many links never align.
+    /// Spread over the interval the first time, then within the jitter of it, so that beats of many links never align.
     private func beatLater(first: Bool) {
         guard let timer else { return }
         let interval = heartbeatSeconds * 1_000
-        let jitter = Random.uint64() % (first ? interval : interval / 5 + 1)
-        home.loop.schedule(timer, afterMilliseconds: first ? jitter + 1 : interval - interval / 10 + jitter)
+        let random = Random.uint64()
+        home.loop.schedule(
+            timer,
+            afterMilliseconds: first
+                ? random % interval + 1 : Self.beatDelay(interval, jitterPercent: UInt64(jitterPercent), random: random))
+    }
+
+    static func beatDelay(_ interval: UInt64, jitterPercent: UInt64, random: UInt64) -> UInt64 {
+        let reach = interval * min(jitterPercent, 50) / 100
+        return interval - reach + random % (2 * reach + 1)
     }
 
     private func timerFired() {

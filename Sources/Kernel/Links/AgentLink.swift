@@ -28,6 +28,9 @@ public final class AgentLink: Sendable {
         reach { $0.grant(command, stream, upTo: offset) }
     }
 
+    /// Sends the agent to other servers; it leaves by itself.
+    func move(_ statement: MoveStatement) { reach { $0.move(statement) } }
+
     /// Tells the agent why, and closes. The registry hears `linkDown` with the same end.
     public func close(_ end: LinkEnd) { reach { $0.end(end, tellAgent: true) } }
 

@@ -52,10 +52,13 @@ public struct AdmittedClient: Sendable {
     /// The epoch that this link holds; it is durable on the core before this value exists.
     public var epoch: UInt64
     public var heartbeatSeconds: Int
-    public init(client: ClientID, epoch: UInt64, heartbeatSeconds: Int) {
+    /// How far a beat may move in either direction.
+    public var jitterPercent: Int
+    public init(client: ClientID, epoch: UInt64, heartbeatSeconds: Int, jitterPercent: Int = 10) {
         self.client = client
         self.epoch = epoch
         self.heartbeatSeconds = heartbeatSeconds
+        self.jitterPercent = jitterPercent
     }
 }
 
@@ -114,11 +117,14 @@ public protocol AgentAuthority: Sendable {
     func handshakeFailed(_ failure: HandshakeFailure)
     /// An accepted agent broke the protocol (`protocol-…`); its link is being closed.
     func violated(_ link: AgentLink, code: String, message: String)
+    /// The agent is back from a move that came to nothing.
+    func moveFailed(_ link: AgentLink, _ failure: MoveFailure)
 }
 
 extension AgentAuthority {
     public func handshakeFailed(_ failure: HandshakeFailure) {}
     public func violated(_ link: AgentLink, code: String, message: String) {}
+    public func moveFailed(_ link: AgentLink, _ failure: MoveFailure) {}
 }
 
 /// Where executions of an agent end up: implemented by `Commands`. Called on the link's loop.

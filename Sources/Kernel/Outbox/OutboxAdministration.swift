@@ -78,6 +78,23 @@ extension Outbox {
         return try await get(id)
     }
 
+    /// Brings the webhooks' secrets under the present master key. Safe to repeat: what is sealed as it should be stays.
+    public func sealSecrets() async throws(Problem) {
+        let rows = try await store.read { (reader) throws(StoreError) in
+            try reader.all("SELECT id, secret FROM webhooks") { (row) throws(StoreError) in (row.text(0), row.bytes(1)) }
+        }
+        for (id, sealed) in rows {
+            let name = "webhook:\(id)"
+            let opened = try safe.open(sealed, name: name)
+            guard opened.isStale || (!safe.isSealing && sealed.first != 0) else { continue }
+            let again = try safe.seal(opened.secret, name: name)
+            // A secret that was changed meanwhile was sealed under the present key already.
+            try await store.write { (transaction) throws(StoreError) in
+                try transaction.run("UPDATE webhooks SET secret = ? WHERE id = ? AND secret = ?", again, id, sealed)
+            }
+        }
+    }
+
     /// Its undelivered messages go with it.
     public func delete(_ id: String, by principal: Principal) async throws(Problem) {
         try await store.write { (transaction) throws(StoreError) in

@@ -99,10 +99,10 @@ extension OutputStore {
         return bytes
     }
 
-    /// Removes segment files that are too old or too many; never the newest.
+    /// Removes segment files that are older than `keep` (`nil`: however old) or too many; never the newest.
     /// - Returns: how many were removed.
     @discardableResult
-    public func prune(now unixMilliseconds: UInt64) async -> Int {
+    public func prune(now unixMilliseconds: UInt64, keep: UInt64?) async -> Int {
         let directory = directory
         let limits = limits
         let removed = try? await reading.run { () throws(SystemError) -> Int in
@@ -114,7 +114,8 @@ extension OutputStore {
                 let status = try Files.status(path)
                 total += status.size
                 let written = UInt64(max(0, status.modifiedNanoseconds)) / 1_000_000
-                guard index > 0, total > limits.totalBytes || written + limits.keepMilliseconds < unixMilliseconds
+                let isOld = keep.map { written + $0 < unixMilliseconds } ?? false
+                guard index > 0, total > limits.totalBytes || isOld
                 else { continue }
                 try Files.remove(path)
                 removed += 1

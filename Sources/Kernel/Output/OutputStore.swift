@@ -15,8 +15,6 @@ public struct OutputLimits: Sendable {
     public var bytesPerClient: UInt64 = 8 << 30
     /// Bytes of all segment files; the oldest are removed first.
     public var totalBytes: UInt64 = 32 << 30
-    /// Age at which a segment file is removed.
-    public var keepMilliseconds: UInt64 = 30 * 86_400_000
 
     public init() {}
 }
@@ -56,12 +54,22 @@ public final class OutputStore: Sendable {
     }
 
     /// Opens or makes `directory`.
-    public init(directory path: String, limits: OutputLimits = OutputLimits()) throws(SystemError) {
+    public convenience init(directory path: String, limits: OutputLimits = OutputLimits()) throws(SystemError) {
+        try self.init(directory: path, limits: limits) { (file, path) throws(SystemError) in
+            try file.syncData(subject: path)
+        }
+    }
+
+    /// - Parameter flush: brings what was appended to a file to the disk.
+    init(
+        directory path: String, limits: OutputLimits = OutputLimits(),
+        flush: @escaping @Sendable (borrowing Descriptor, _ path: String) throws(SystemError) -> Void
+    ) throws(SystemError) {
         self.limits = limits
         directory = SegmentDirectory(path: path)
         try Files.makeDirectories(path)
         let last = try directory.segments().last ?? 0
-        writer = Mutex(WriterBox(writer: SegmentWriter(directory, after: last)))
+        writer = Mutex(WriterBox(writer: SegmentWriter(directory, after: last, flush: flush)))
         writing = BlockingPool(name: "output", threads: 1, queue: 64)
         reading = BlockingPool(name: "output-read", threads: 2, queue: 1_024)
     }
@@ -166,7 +174,11 @@ public final class OutputStore: Sendable {
             } catch {
                 fault.withLock { $0 = error }
                 putBack([], commits)
-                // The disk is full or broken: try again soon. Credit stays away meanwhile, so nothing grows.
+                // A failed sync is final (`SegmentWriter.failure`): no credit, no end of a command whose output is in the
+                // segments, until a restart; the agents keep everything that has no acknowledged end. `isScheduled` stays
+                // set, so this thread has nothing more to do.
+                if writer.withLock({ $0.writer.failure != nil }) { return }
+                // The disk is full or busy: try again soon. Credit stays away meanwhile, so nothing grows.
                 usleep(500_000)
             }
         }

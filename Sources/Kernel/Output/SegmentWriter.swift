@@ -31,16 +31,26 @@ struct SegmentWriter: ~Copyable {
     private(set) var segment: UInt64
     private var position: UInt64 = 0
     private var isDirty = false
+    /// Set by a failed sync and never cleared: after one the kernel may count pages as clean that never came to the disk,
+    /// so a second sync that succeeds would prove nothing. What was appended since the last good one is not trusted.
+    private(set) var failure: SystemError?
+    /// Flushes a file; a test puts a failing disk here.
+    private let flush: @Sendable (borrowing Descriptor, _ path: String) throws(SystemError) -> Void
 
     /// - Parameter last: the highest segment number in use; a new file is begun, so that what a crash left at the end of
     ///   the last one is never continued.
-    init(_ directory: SegmentDirectory, after last: UInt64) {
+    init(
+        _ directory: SegmentDirectory, after last: UInt64,
+        flush: @escaping @Sendable (borrowing Descriptor, _ path: String) throws(SystemError) -> Void
+    ) {
         self.directory = directory
+        self.flush = flush
         segment = last
     }
 
     /// Appends all of `bytes`. After an error nothing is recorded and the same bytes can be tried again.
     mutating func append(_ bytes: [UInt8]) throws(SystemError) -> OutputExtents.Extent {
+        if let failure { throw failure }
         if file == nil || position >= Self.segmentBytes { try rotate() }
         try file?.write(bytes.span.bytes, at: position, subject: directory.file(segment))
         isDirty = true
@@ -51,8 +61,17 @@ struct SegmentWriter: ~Copyable {
 
     /// Everything that was appended is on the disk when this returns.
     mutating func sync() throws(SystemError) {
+        if let failure { throw failure }
         guard isDirty else { return }
-        try file?.syncData(subject: directory.file(segment))
+        do throws(SystemError) {
+            switch file {
+            case .some(let file): try flush(file, directory.file(segment))
+            case .none: break
+            }
+        } catch {
+            failure = error
+            throw error
+        }
         isDirty = false
     }
 

@@ -111,4 +111,33 @@ extension Security {
     }
 
     public static let firstTokenID = "first-administrator"
+
+    /// A new administrator's token in `D/admin-token` for whoever has the data directory and lost every other way in. The
+    /// tokens that were written there before end with it: a lost file may have been found by somebody.
+    ///
+    /// Only while no core runs on the directory, which the store's lock sees to.
+    /// - Returns: the public id of the new token.
+    public func recoverAdministrator(directory: String, user: String) async throws(Problem) -> String {
+        let now = clock()
+        let text = SecretText.make(SecretText.token)
+        let token = APIToken(
+            id: SecretText.publicID(Self.recoveryTokenPrefix), hash: SecretText.hash(text), name: "made by token recover",
+            owner: "core", roles: ["administrator"], scopes: nil, networks: [], rate: options.firstTokenRate, created: now,
+            expires: nil, lastUsed: 0)
+        let old = state.withLock { state in
+            state.tokens.keys.filter { $0 == Self.firstTokenID || $0.hasPrefix(Self.recoveryTokenPrefix) }.sorted()
+        }
+        do { try AtomicFile.write(Array((text + "\n").utf8), to: directory + "/admin-token", mode: 0o600) } catch {
+            throw Problem(500, "admin-token-unwritable", "the administrator's token cannot be written: \(error)")
+        }
+        let record = AuditRecord(
+            principal: Principal(kind: .system, id: "console"), action: "token.recover", target: token.id,
+            detail: [
+                "user": .string(user), "roles": ["administrator"], "revoked": .array(old.map { .string($0) }),
+            ])
+        try await insert(token, record, inPlaceOf: old)
+        return token.id
+    }
+
+    private static let recoveryTokenPrefix = "recovery-"
 }

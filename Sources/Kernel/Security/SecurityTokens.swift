@@ -69,8 +69,10 @@ extension Security {
         return (token, text)
     }
 
-    func insert(_ token: APIToken, _ record: AuditRecord) async throws(Problem) {
+    /// - Parameter old: tokens that end in the same transaction.
+    func insert(_ token: APIToken, _ record: AuditRecord, inPlaceOf old: [String] = []) async throws(Problem) {
         let sequence = try await store.write { (transaction) throws(StoreError) in
+            for id in old { try transaction.run("UPDATE security_tokens SET revoked_ms = ? WHERE id = ?", token.created, id) }
             try transaction.run(
                 "INSERT INTO security_tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)", token.id, token.hash, token.name,
                 token.owner, SecuritySchema.column(token.roles),
@@ -79,7 +81,11 @@ extension Security {
             return try transaction.audit(record)
         }
         let now = clock()
-        state.withLock { if $0.accept("token:" + token.id, sequence, now: now) { $0.put(token) } }
+        state.withLock { state in
+            for id in old where state.accept("token:" + id, sequence, now: now) { state.remove(token: id) }
+            if state.accept("token:" + token.id, sequence, now: now) { state.put(token) }
+        }
+        revocations.tell(old)
     }
 
     /// Ends a token for good, and the streams that it has open.

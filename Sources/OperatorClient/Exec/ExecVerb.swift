@@ -30,7 +30,8 @@ extension Verb {
                 .body("note", "TEXT", "Why, for the audit trail."),
                 .own("detach", nil, "Print the command's id and do not wait.", .toggle),
                 .own("quiet", nil, "No output of the clients, only the end.", .toggle),
-            ], .program { (invocation) async throws(OperatorError) in try await invocation.exec() })
+            ], calls: ["POST /api/v1/commands"],
+            .program { (invocation) async throws(OperatorError) in try await invocation.exec() })
     ]
 }
 

@@ -39,6 +39,7 @@ extension Verb {
             "The typed result of a template that has one."),
         Verb(
             "commands follow ID", "Follows a command, from the start of its output to its end.", flags: followFlags,
+            calls: ["GET /api/v1/commands/{ID}/watch"],
             .program { (invocation) async throws(OperatorError) in
                 try await invocation.follow(["id": .string(invocation.operand("ID") ?? "")])
             }),
@@ -51,6 +52,7 @@ extension Verb {
                 .body("outcome", "OUTCOME", "failed, timed-out, skipped …; repeat for more.", .list, as: "outcomes"),
                 .own("detach", nil, "Print the new command's id and do not wait.", .toggle),
             ] + followFlags,
+            calls: ["POST /api/v1/commands/{ID}/rerun"],
             .program { (invocation) async throws(OperatorError) in
                 let outcomes = invocation.flags.values("outcome")
                 guard !outcomes.isEmpty else { throw .usage("--outcome is missing", advice: "Such as --outcome failed.") }

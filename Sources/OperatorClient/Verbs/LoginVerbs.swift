@@ -9,7 +9,8 @@ extension Verb {
                 .own("user", "NAME", "Account to sign in with; the password is asked for."),
                 .own("password-file", "FILE", "Read the password from a file, or - for standard input."),
                 .own("code", "DIGITS", "One-time code, for accounts with a second factor."),
-            ], .program { (invocation) async throws(OperatorError) in try await invocation.login() }),
+            ], calls: ["POST /api/v1/sessions", "POST /api/v1/sessions/refresh"],
+            .program { (invocation) async throws(OperatorError) in try await invocation.login() }),
         Verb(
             "logout", "Ends the saved session and forgets it.",
             .program { (invocation) async throws(OperatorError) in try await invocation.logout() }),
@@ -20,11 +21,15 @@ extension Verb {
             flags: [.query("user", "NAME", "Of this account."), .queryToggle("all", "Of all accounts.")], paged: false),
         .delete("sessions end ID", "/api/v1/sessions/{ID}", "Ends a session and what it has open."),
         .change(
+            "POST", "sessions ticket PATH", "/api/v1/sessions/tickets",
+            "A ticket that opens the WebSocket at PATH once within 30 s: append it as ?ticket=."),
+        .change(
             "POST", "sessions refuse SUBJECT", "/api/v1/sessions/revocations",
             "Refuses a subject (ISSUER#SUBJECT) or a token (ISSUER#jti:ID) of an outside issuer.",
             flags: [.body("ttl", "TIME", "For how long; a year by default.", .seconds, as: "ttl_s")], .done("refused from now on")),
         Verb(
             "sessions password", "Changes my password; all my sessions end.",
+            calls: ["POST /api/v1/sessions/password"],
             .program { (invocation) async throws(OperatorError) in
                 let old = try invocation.password("Old password", confirm: false)
                 let new = try invocation.password("New password", confirm: true)

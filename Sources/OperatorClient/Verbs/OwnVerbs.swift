@@ -9,6 +9,10 @@ extension Verb {
                 .own("data", "JSON|@FILE|-", "The request's body."),
                 .own("header", "NAME:VALUE", "A header of the request.", .list),
             ], .program { (invocation) async throws(OperatorError) in try await invocation.api() }),
+        .show("health ready", "/health/ready", "Whether the core can serve: each check by name."),
+        .show("health live", "/health/live", "Whether the core's process answers."),
+        .change("GET", "metrics", "/metrics", "Everything the core counts, for Prometheus.", .text),
+        .change("GET", "openapi", "/openapi.json", "The API as an OpenAPI 3.1 document.", .text),
         Verb(
             "completion SHELL", "Prints the completion script for bash, zsh or fish.",
             .program { (invocation) async throws(OperatorError) in

@@ -29,6 +29,14 @@ extension Verb {
                 .query("reason", "TEXT", "Kept in the audit trail."),
             ]),
         act("disconnect", "Closes a client's link; the agent comes back by itself."),
+        .change(
+            "POST", "clients move SELECTOR SERVERS", "/api/v1/clients/move",
+            "Sends agents to other servers (URL[*WEIGHT][,…]), or to another core; who is not accepted there comes back.",
+            flags: [
+                .body("fingerprint", "FINGERPRINT", "Identity of the other core."),
+                .body("enrollment-token", "TOKEN", "Of the other core; it names the fingerprint too."),
+                .body("within", "TIME", "How long the core there may take to accept; 10m by default.", .seconds, as: "within_s"),
+            ]),
         act("revoke", "Shuts a client out at once."),
         act("reinstate", "Lets a revoked client in again."),
         .change(
@@ -37,6 +45,7 @@ extension Verb {
             flags: [.body("boot-id", "ID", "The machine that keeps the id.")]),
         Verb(
             "label SELECTOR NAME=VALUE…", "Sets labels on clients; NAME- removes one.",
+            calls: ["POST /api/v1/clients/labels"],
             .program { (invocation) async throws(OperatorError) in try await invocation.label() }),
         .list(
             "groups list", "/api/v1/groups", "Saved selectors.", ["name", "clients", "selector", "description"], paged: false),

@@ -12,6 +12,7 @@ extension Verb {
                 .body("role", "NAME", "A role of the account.", .list, as: "roles"),
                 .own("password-file", "FILE", "Read the password from a file, or - for standard input."),
             ],
+            calls: ["POST /api/v1/users"],
             .program { (invocation) async throws(OperatorError) in
                 var body: JSONObject = [
                     "name": .string(invocation.operand("NAME") ?? ""), "password": .string(try invocation.newPassword()),
@@ -30,6 +31,7 @@ extension Verb {
         Verb(
             "users password NAME", "Sets a password for somebody; their sessions end.",
             flags: [.own("password-file", "FILE", "Read the password from a file, or - for standard input.")],
+            calls: ["PATCH /api/v1/users/{NAME}"],
             .program { (invocation) async throws(OperatorError) in
                 var request = APIRequest("PATCH", "/api/v1/users/" + APIRequest.encoded(invocation.operand("NAME") ?? ""))
                 request.body = JSONValue.object(["password": .string(try invocation.newPassword())]).serialized()
@@ -80,7 +82,7 @@ extension Verb {
         .delete("policies delete ID", "/api/v1/policies/{ID}", "Takes a rule out."),
         Verb(
             "policies check -- ARGV…", "Where I could run a command now; runs nothing.",
-            flags: [.own("shell", nil, "Ask about shell texts.", .toggle)],
+            flags: [.own("shell", nil, "Ask about shell texts.", .toggle)], calls: ["POST /api/v1/policies/check"],
             .program { (invocation) async throws(OperatorError) in
                 let body: JSONObject =
                     invocation.flags.has("shell")

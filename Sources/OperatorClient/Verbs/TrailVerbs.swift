@@ -54,6 +54,7 @@ extension Verb {
         .show("settings show NAME", "/api/v1/settings/{NAME}", "One setting."),
         Verb(
             "settings set NAME VALUE", "Changes a setting at once and durably; VALUE is JSON, or plain text.",
+            calls: ["PUT /api/v1/settings/{NAME}"],
             .program { (invocation) async throws(OperatorError) in
                 let text = invocation.operand("VALUE") ?? ""
                 let value = (try? JSONValue(parsing: text)) ?? .string(text)
@@ -75,7 +76,7 @@ extension Verb {
     /// A verb that prints server-sent events until it is interrupted.
     private static func follow(_ usage: String, _ path: String, _ summary: String, flags: [VerbFlag]) -> Verb {
         Verb(
-            usage, summary, flags: flags,
+            usage, summary, flags: flags, calls: ["GET \(path)"],
             .program { (invocation) async throws(OperatorError) in try await invocation.followEvents(path) })
     }
 }

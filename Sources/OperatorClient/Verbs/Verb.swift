@@ -28,6 +28,8 @@ struct Verb: Sendable {
     let action: Action
     /// `-- ARGV…`: the verb takes words after `--`.
     let restName: String?
+    /// `METHOD PATH` of the operations that it is for; a test compares them with the core's routes.
+    let calls: [String]
 
     struct Operand: Sendable, Equatable {
         let name: String
@@ -37,7 +39,8 @@ struct Verb: Sendable {
 
     /// - Parameter usage: words in lower case name the verb, `NAME` is an operand, `[NAME]` may be left out, `NAME…` may be
     ///   repeated, `-- NAME…` takes the rest of the command line.
-    init(_ usage: String, _ summary: String, flags: [VerbFlag] = [], _ action: Action) {
+    /// - Parameter calls: of a verb that is a program; `.call` says it by itself.
+    init(_ usage: String, _ summary: String, flags: [VerbFlag] = [], calls: [String] = [], _ action: Action) {
         var names: [String] = []
         var operands: [Operand] = []
         var rest: String?
@@ -59,6 +62,7 @@ struct Verb: Sendable {
         self.summary = summary
         self.action = action
         restName = rest
+        if case .call(let method, let path, _) = action { self.calls = ["\(method) \(path)"] } else { self.calls = calls }
     }
 
     var words: [String] { name.split(separator: " ").map(String.init) }

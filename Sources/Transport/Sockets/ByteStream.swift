@@ -387,7 +387,8 @@ final class ByteStream: Source {
     }
 
     private func outputGrew() {
-        if output.count > Self.highMark { state.insert(.owesDrained) }
+        // By the same measure as `isOverHighMark`, or somebody would wait for a `drained` that nobody owes.
+        if isOverHighMark { state.insert(.owesDrained) }
         if output.count > Int(outputBound) { return close(.overflow) }
         guard state.isDisjoint(with: [.dirty, .blocked, .connecting, .handshaking]) else { return }
         state.insert(.dirty)
@@ -426,7 +427,10 @@ final class ByteStream: Source {
     private func transmit(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count > 0, let tls else { return }
         let sent = tls.pending.isEmpty ? writeRaw(bytes) : 0
-        if sent < bytes.count { tls.pending.append(UnsafeRawBufferPointer(rebasing: bytes[sent...])) }
+        if sent < bytes.count {
+            tls.pending.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+            if isOverHighMark { state.insert(.owesDrained) }
+        }
         if tls.pending.count > Int(outputBound) { writeError = EMSGSIZE }
     }
 

@@ -24,6 +24,20 @@ public protocol Gate: Sendable {
     func recordRead(_ principal: Principal, action: String, path: String) async throws(Problem)
 }
 
+extension Gate {
+    /// A stream ends with the credential that opened it, however quiet it is.
+    func watched(_ response: Response, _ principal: Principal) -> Response {
+        guard case .stream(let length, let produce) = response.body else { return response }
+        var response = response
+        response.body = .stream(length: length) { (writer) async throws(StreamClosed) in
+            guard let watch = self.watch(principal, { writer.cut() }) else { throw StreamClosed() }
+            defer { withExtendedLifetime(watch) {} }
+            try await produce(writer)
+        }
+        return response
+    }
+}
+
 /// For the `RateLimit-…` header fields.
 public struct RateLimitState: Sendable, Equatable {
     /// Requests per second that the bucket refills by.

@@ -92,7 +92,8 @@ public final class Pipeline: Sendable {
 
     func answer(_ admission: Admission, _ head: HTTPRequestHead, _ handler: Route.Handler) async -> Response {
         do throws(Problem) {
-            return complete(conditional(try await handler(admission.request), head), admission, head)
+            let answer = gate.watched(try await handler(admission.request), admission.request.principal)
+            return complete(conditional(answer, head), admission, head)
         } catch {
             return complete(response(to: error, admission.matched), admission, head)
         }

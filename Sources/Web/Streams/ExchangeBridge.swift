@@ -17,6 +17,8 @@ final class ExchangeBridge: HTTPExchangeDelegate {
     private var receiver: (any ExchangeReceiver)?
     private var timer: Timer?
     private var lastActivity: UInt64
+    /// Of the credential, while an answer is on its way.
+    private var watch: AnyObject?
 
     private var credit: UInt64 = 0
     private var total: UInt64 = 0
@@ -71,6 +73,7 @@ final class ExchangeBridge: HTTPExchangeDelegate {
                 return exchange.respond(response.status, response.headers, body: work.bytes)
             }
             exchange.begin(response.status, response.headers, length: head.length)
+            guard watchCredential() else { return exchange.abort() }
         }
         var isFull = false
         if !work.bytes.isEmpty { isFull = !exchange.write(work.bytes.span.bytes) } else { isFull = exchange.isOverHighMark }
@@ -82,6 +85,16 @@ final class ExchangeBridge: HTTPExchangeDelegate {
         case nil: break
         }
         if core.flushed(socketIsFull: isFull && !exchange.isOver) { receiver?.drained() }
+    }
+
+    /// A long answer ends with the credential that opened it, as the streams of the core's own routes do. False: it has
+    /// ended already.
+    private func watchCredential() -> Bool {
+        let me = Confined(self, on: loop)
+        watch = service.pipeline.watch(admission.request.principal) {
+            me.post { if !$0.exchange.isOver { $0.exchange.abort() } }
+        }
+        return watch != nil
     }
 
     /// How the message is framed and named is the connection's business.
@@ -108,6 +121,7 @@ final class ExchangeBridge: HTTPExchangeDelegate {
     private func stop() -> (any ExchangeReceiver)? {
         defer { receiver = nil }
         core = nil
+        watch = nil
         leftover = []
         if let timer { loop.cancel(timer) }
         timer = nil

@@ -7,6 +7,8 @@ public protocol ResponseSink: AnyObject {
     func writeBody(_ bytes: [UInt8]) -> Bool
     /// More than the high mark waits for the peer: stop writing until `ResponseWriter.drained`.
     var isOverHighMark: Bool { get }
+    /// Ends the answer at once, before its end.
+    func abort()
 }
 
 /// Writes a streamed body with back-pressure: `write` returns when the connection can take more. Used by one task.
@@ -40,6 +42,12 @@ public final class ResponseWriter: Sendable {
             state.isClosed = true
             return state.waiting.take()
         }?.resume()
+    }
+
+    /// From any thread: the answer ends here and now, also if its peer does not read.
+    public func cut() {
+        close()
+        sink.post { $0.abort() }
     }
 
     private func waitForDrain() async {

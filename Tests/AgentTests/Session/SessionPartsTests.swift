@@ -4,6 +4,7 @@ import Glibc
 import JSON
 import System
 import Testing
+import Transport
 
 @testable import Agent
 
@@ -59,7 +60,15 @@ import Testing
         try withDirectory { path in
             let first = try IdentityFiles(dataDirectory: path)
             #expect(try Files.status(path + "/identity/key.pem").mode & 0o777 == 0o600)
-            let state = AgentState(client: ClientID(high: 1, low: 2), pins: ["a", "b"], epoch: 9)
+            var state = AgentState(client: ClientID(high: 1, low: 2), pins: ["a", "b"], epoch: 9)
+            state.adopted = AdoptedServers(servers: "https://new", inPlaceOf: "https://old")
+            state.failedMove = MoveFailure(servers: "https://other", code: "unreachable", message: "no answer")
+            let fingerprint = String(repeating: "0", count: 64)
+            state.relocation = Relocation(
+                try MoveStatement(
+                    client: ClientID(high: 1, low: 2), servers: "https://next", fingerprint: fingerprint, validUntil: 9,
+                    withinSeconds: 60) { (text) throws(CryptoError) in try first.key.sign(text) },
+                isToOtherCore: true, now: 5)
             try first.save(state, isAccepted: true)
             let second = try IdentityFiles(dataDirectory: path)
             #expect(second.state == state)

@@ -63,7 +63,7 @@ final class CommandsFixture: Sendable {
         self.directory = directory
         clients = (0..<count).map { ClientID(high: 1 << 60 | UInt64($0), low: 7) }
         authority = FakeAuthority(clients)
-        store = try Store.open(directory: directory.path, migrations: Commands.migrations + Templates.migrations)
+        store = try Store.open(directory: directory.path, migrations: Commands.migrations + Templates.migrations + Settings.migrations)
         let outputs = try OutputStore(directory: directory.path + "/output", limits: outputs)
         var parts = Commands.Parts(
             store: store, outputs: outputs, authority: authority, templates: try await Templates.open(store))

@@ -54,6 +54,7 @@ struct CoreLog: Sendable {
     var hellos: [AgentHello] = []
     var failures: [String] = []
     var violations: [String] = []
+    var moveFailures: [MoveFailure] = []
     var links: [AgentLink] = []
     var ends: [String] = []
     var beats = 0
@@ -89,6 +90,7 @@ final class TestServices: AgentAuthority, ExecutionSink {
     func violated(_ link: AgentLink, code: String, message: String) {
         log.update { $0.violations.append(code) }
     }
+    func moveFailed(_ link: AgentLink, _ failure: MoveFailure) { log.update { $0.moveFailures.append(failure) } }
 
     func reconcile(_ link: AgentLink, _ reports: [ExecutionReport]) async -> [ResumeDecision] {
         let (output, records) = log.update { log in

@@ -106,6 +106,29 @@ final class RecordingSender: WebhookSender {
         world.end()
     }
 
+    @Test func aNewMasterKeySealsTheSecretsAgain() async throws {
+        let directory = TemporaryDirectory()
+        let keys = try (0..<2).map { (number: UInt8) throws in try MasterKey(material: [UInt8](repeating: number, count: 32)) }
+        let safe = KeySafe(current: keys[0])
+        let store = try Store.open(directory: directory.path, migrations: Outbox.migrations)
+        defer { store.close() }
+        func load(_ safe: KeySafe) async throws -> Outbox {
+            try await Outbox.load(
+                store: store, events: Events(), audit: Audit(store: store, settings: nil), safe: safe,
+                sender: RecordingSender(), matches: { _, _ in true })
+        }
+        let outbox = try await load(safe)
+        let (_, secret) = try await outbox.create(change(), by: ada)
+        safe.replace(current: keys[1])
+        try await outbox.sealSecrets()
+        // The old key is gone for good.
+        let after = try await load(KeySafe(current: keys[1]))
+        #expect(after.state.withLock { $0.entries.values.map(\.secret) } == [Array(secret.utf8)])
+        safe.replace(current: nil)
+        try await outbox.sealSecrets()
+        #expect(try await load(KeySafe()).state.withLock { $0.entries.values.map(\.secret) } == [Array(secret.utf8)])
+    }
+
     @Test func aSelectorNarrowsEventsOfClients() async throws {
         let sender = RecordingSender()
         let world = try await World(TemporaryDirectory(), sender) { selector, client in

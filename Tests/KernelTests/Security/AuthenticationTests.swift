@@ -6,6 +6,30 @@ import Testing
 @testable import Kernel
 
 @Suite struct AuthenticationTests {
+    @Test func aLostAdministratorsTokenIsReplacedAndEnds() async throws {
+        let fixture = try await SecurityFixture()
+        defer { fixture.close() }
+        let lost = fixture.adminToken
+        let other = try await fixture.security.createToken(
+            Security.TokenRequest(name: "ci", roles: ["viewer"]), by: try await fixture.admin())
+        let first = try await fixture.security.recoverAdministrator(directory: fixture.directory.path, user: "uid 0")
+        let found = fixture.adminToken
+        #expect(found != lost)
+        #expect(try await fixture.authenticate(found).id == first)
+        #expect(try await fixture.authenticate(found).roles == ["administrator"])
+        #expect(await code { _ = try await fixture.authenticate(lost) } == "token-invalid")
+        #expect(try await fixture.authenticate(other.text).roles == ["viewer"])
+        // Again: only the newest is good, also after a restart.
+        _ = try await fixture.security.recoverAdministrator(directory: fixture.directory.path, user: "uid 0")
+        fixture.close()
+        let again = try await SecurityFixture(directory: fixture.directory, clock: fixture.clock)
+        defer { again.close() }
+        #expect(await code { _ = try await again.authenticate(found) } == "token-invalid")
+        #expect(await code { _ = try await again.authenticate(lost) } == "token-invalid")
+        #expect(try await again.authenticate(again.adminToken).roles == ["administrator"])
+        #expect(try await again.audited("token.recover") == 2)
+    }
+
     @Test func theFirstTokenAdministersAndSurvivesARestart() async throws {
         let first = try await SecurityFixture()
         let token = first.adminToken

@@ -1,5 +1,3 @@
-import Transport
-
 /// The cores that an agent may connect to, `URL[*WEIGHT][,…]`. Immutable.
 public struct ServerList: Sendable, Equatable {
     public struct Server: Sendable, Equatable {
@@ -9,6 +7,8 @@ public struct ServerList: Sendable, Equatable {
     }
 
     public let servers: [Server]
+    /// As it was given.
+    public let text: String
 
     /// Throws `invalid-argument` with the part that is wrong. At most 16 servers.
     public init(_ text: String) throws(TransportError) {
@@ -30,10 +30,11 @@ public struct ServerList: Sendable, Equatable {
             throw TransportError(.invalid, "\(servers.count) servers; from 1 to 16 can be given")
         }
         self.servers = servers
+        self.text = text
     }
 
     /// One server by weight among those that are not in `failed`; among all when every one has failed.
-    func choose(excluding failed: Set<Int>, random: UInt64) -> Int {
+    public func choose(excluding failed: Set<Int>, random: UInt64) -> Int {
         let candidates = servers.indices.filter { !failed.contains($0) }
         let pool = candidates.isEmpty ? Array(servers.indices) : candidates
         var point = random % pool.reduce(0) { $0 + servers[$1].weight }
