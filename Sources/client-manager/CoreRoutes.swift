@@ -30,7 +30,7 @@ enum CoreRoutes {
         routes += securityRoutes(kernel.security, identity: kernel.identity)
         routes += commandRoutes(
             kernel.commands, kernel.clients, scope: scope, isLive: { security.isLive($0) })
-        routes += jobRoutes(kernel.jobs)
+        routes += jobRoutes(kernel.jobs) + scheduleRoutes(kernel.schedules)
         routes += pluginRoutes(plugins)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)
