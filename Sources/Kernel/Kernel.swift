@@ -20,6 +20,7 @@ public final class Kernel: Sendable {
         public var security = Security.Options()
         public var commands = CommandLimits()
         public var jobs = JobLimits()
+        public var schedules = ScheduleLimits()
         public var outputs = OutputLimits()
         public var links = AgentEndpointOptions()
         /// Tables of the layers above, in the same database.
@@ -63,12 +64,13 @@ public final class Kernel: Sendable {
     public let templates: Templates
     public let commands: Commands
     public let jobs: Jobs
+    public let schedules: Schedules
     public let links: AgentEndpoint
 
     /// Of every area; the order is that of their first release.
     public static let migrations =
         Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations + Templates.migrations
-        + Outbox.migrations + Jobs.migrations
+        + Outbox.migrations + Jobs.migrations + Schedules.migrations
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
@@ -131,9 +133,14 @@ public final class Kernel: Sendable {
         }
         commands = try await Commands.open(parts)
         jobs = try await Jobs.open(
-            store: store, events: events, limits: options.jobs,
+            store: store, events: events, owners: JobOwners(security), limits: options.jobs,
             report: { problem in
                 log.error("jobs.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+            })
+        schedules = Schedules(
+            jobs: jobs, limits: options.schedules,
+            report: { problem in
+                log.error("schedules.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
             })
         departures.commands.withLock { [commands] in $0 = commands }
         links = AgentEndpoint(
@@ -149,6 +156,7 @@ public final class Kernel: Sendable {
         enrollment.start(on: loop)
         commands.start(on: loop)
         jobs.start(on: loop)
+        schedules.start(on: loop)
         outbox.start(on: loop) { [log] problem in
             log.error("outbox.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -169,6 +177,7 @@ public final class Kernel: Sendable {
 
     /// Closes links, writes what is owed, closes the store. After this nothing is acknowledged any more.
     public func close() async {
+        schedules.stop()
         jobs.stop()
         commands.stop()
         await links.stop()

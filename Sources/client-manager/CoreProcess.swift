@@ -166,6 +166,7 @@ final class CoreProcess: Sendable {
         let seconds = configuration[CoreConfiguration.drainSeconds]
         let limit = Timer { server.stop() }
         loops[0].schedule(limit, afterMilliseconds: UInt64(seconds) * 1_000)
+        kernel.schedules.stop()
         kernel.jobs.stop()
         kernel.commands.stop()
         table.stop()

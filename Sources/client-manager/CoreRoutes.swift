@@ -32,7 +32,7 @@ enum CoreRoutes {
             ], metrics: kernel.metrics)
         routes += securityRoutes(kernel.security, identity: kernel.identity)
         routes += commandRoutes(kernel.commands, kernel.clients, scope: scope)
-        routes += jobRoutes(kernel.jobs)
+        routes += jobRoutes(kernel.jobs) + scheduleRoutes(kernel.schedules)
         routes += pluginRoutes(plugins)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)

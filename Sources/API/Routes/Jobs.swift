@@ -11,8 +11,9 @@ extension Right {
 
 /// Makes commands and templates job kinds of this core. Before `Kernel.start`.
 public func registerCommandJobs(_ kernel: Kernel) throws(Problem) {
-    let kinds = CommandJobs(jobs: kernel.jobs, commands: kernel.commands, security: kernel.security) {
-        (body) throws(Problem) in
+    let kinds = CommandJobs(
+        jobs: kernel.jobs, commands: kernel.commands, security: kernel.security, arguments: CommandReading.schema.document
+    ) { (body) throws(Problem) in
         try CommandReading.request(body, idempotencyKey: nil)
     }
     try kinds.register()
@@ -32,24 +33,7 @@ public func jobRoutes(_ jobs: Jobs) -> [Route] {
             ],
             answers: [Route.Answer(200, "A page.", CommandWriting.pageSchema(JobWriting.schema))]
         ) { (request) async throws(Problem) in
-            var query = JobQuery()
-            query.limit = Reading.limit(request)
-            if let cursor = request.query["cursor"] {
-                guard let id = JobID(cursor) else { throw .invalid("this is no cursor of this list") }
-                query.before = id
-            }
-            query.state = request.query["state"].flatMap { JobState(rawValue: $0) }
-            query.kind = request.query["kind"]
-            query.schedule = request.query["schedule"]
-            if let parent = request.query["parent"] {
-                guard let id = JobID(parent) else { throw .invalid("parent is no job id") }
-                query.parent = id
-            }
-            let page = try await jobs.list(query)
-            return .json(
-                .page(
-                    page.map { JobWriting.job($0, jobs, isWhole: false) },
-                    next: page.count == query.limit ? page.last?.id.description : nil))
+            try await jobPage(request, jobs, schedule: request.query["schedule"])
         },
         Route(
             .post, "/api/v1/jobs", right: .createJobs,
@@ -57,10 +41,10 @@ public func jobRoutes(_ jobs: Jobs) -> [Route] {
             body: .json(JobReading.schema),
             answers: [Route.Answer(201, "Durable; it runs when its time has come.", JobWriting.schema)]
         ) { (request) async throws(Problem) in
-            var job = try JobReading.request(request.json)
-            job.idempotencyKey = request.headers["idempotency-key"].map { IdempotencyKey(key: $0, request: request.body) }
+            var job = try JobRequest(json: request.json)
+            job.idempotencyKey = JobReading.key(request)
             let made = try await jobs.create(job, by: request.principal)
-            return .created(JobWriting.job(made, jobs, isWhole: true), at: "/api/v1/jobs/\(made.id)")
+            return .created(jobs.json(made, isWhole: true), at: "/api/v1/jobs/\(made.id)")
         },
         Route(
             .get, "/api/v1/jobs/kinds", right: .readJobs, "What can be run as a job.",
@@ -70,7 +54,7 @@ public func jobRoutes(_ jobs: Jobs) -> [Route] {
             .get, "/api/v1/jobs/{id}", right: .readJobs, "One job with its arguments and result.",
             answers: [Route.Answer(200, "The job.", JobWriting.schema)]
         ) { (request) async throws(Problem) in
-            .json(JobWriting.job(try await jobs.get(try id(request)), jobs, isWhole: true))
+            .json(jobs.json(try await jobs.get(try id(request)), isWhole: true))
         },
         Route(
             .get, "/api/v1/jobs/{id}/logs", right: .readJobs, "What its attempts had to say, oldest first; the newest lines are kept.",
@@ -102,9 +86,30 @@ public func jobRoutes(_ jobs: Jobs) -> [Route] {
             "Puts a dead or cancelled job in again, in the name of its owner. It may repeat what an earlier attempt did.",
             answers: [Route.Answer(200, "The job, waiting.", JobWriting.schema)]
         ) { (request) async throws(Problem) in
-            .json(JobWriting.job(try await jobs.retry(try id(request), by: request.principal), jobs, isWhole: true))
+            .json(jobs.json(try await jobs.retry(try id(request), by: request.principal), isWhole: true))
         },
     ]
+}
+
+func jobPage(_ request: Request, _ jobs: Jobs, schedule: String?) async throws(Problem) -> Response {
+    var query = JobQuery()
+    query.limit = Reading.limit(request)
+    if let cursor = request.query["cursor"] {
+        guard let id = JobID(cursor) else { throw .invalid("this is no cursor of this list") }
+        query.before = id
+    }
+    query.state = request.query["state"].flatMap { JobState(rawValue: $0) }
+    query.kind = request.query["kind"]
+    query.schedule = schedule
+    if let parent = request.query["parent"] {
+        guard let id = JobID(parent) else { throw .invalid("parent is no job id") }
+        query.parent = id
+    }
+    let page = try await jobs.list(query)
+    return .json(
+        .page(
+            page.map { jobs.json($0, isWhole: false) },
+            next: page.count == query.limit ? page.last?.id.description : nil))
 }
 
 private func id(_ request: Request) throws(Problem) -> JobID {
@@ -116,8 +121,10 @@ private func id(_ request: Request) throws(Problem) -> JobID {
 
 /// What jobs and schedules have in common in a request.
 enum JobReading {
-    static let members: [Schema.Member] = [
-        .required("kind", .string("See /api/v1/jobs/kinds.", length: 1...64)),
+    private static let kind = Schema.string("See /api/v1/jobs/kinds.", length: 1...64)
+    static let members: [Schema.Member] = [.required("kind", kind)] + others
+    static let optionalMembers: [Schema.Member] = [.optional("kind", kind)] + others
+    private static let others: [Schema.Member] = [
         .optional("arguments", .map(.any(), "For the kind; those of `command` and `template` are the body of POST /api/v1/commands.")),
         .optional("priority", .integer("Higher ones go first; default 0.", in: -100...100)),
         .optional("timeout_s", .number("Of one attempt; default: the kind's.")),
@@ -136,93 +143,19 @@ enum JobReading {
             .optional("parent", .string("A job that this one belongs to.", length: 26...26)),
         ])
 
-    static func request(_ json: JSONValue) throws(Problem) -> JobRequest {
-        var request = try common(json)
-        request.dueAt = json["run_at_ms"]?.integer.map { UInt64(clamping: $0) }
-        request.deadline = json["deadline_ms"]?.integer.map { UInt64(clamping: $0) }
-        if let text = json["parent"]?.string {
-            guard let parent = JobID(text) else { throw .invalid("parent is no job id", pointer: "/parent") }
-            request.parent = parent
-        }
-        return request
-    }
-
-    static func common(_ json: JSONValue) throws(Problem) -> JobRequest {
-        var arguments = json["arguments"] ?? [:]
-        if arguments.isNull { arguments = [:] }
-        var request = JobRequest(json["kind"]?.string ?? "", arguments)
-        request.priority = Int(json["priority"]?.integer ?? 0)
-        request.timeoutMilliseconds = try milliseconds(json["timeout_s"], "/timeout_s")
-        if let retry = json["retry"], !retry.isNull {
-            var wanted = JobRetry()
-            if let attempts = retry["attempts"]?.integer { wanted.maximumAttempts = Int(attempts) }
-            if let first = try milliseconds(retry["first_s"], "/retry/first_s") { wanted.firstMilliseconds = first }
-            wanted.longestMilliseconds = try milliseconds(retry["longest_s"], "/retry/longest_s")
-                ?? max(wanted.longestMilliseconds, wanted.firstMilliseconds)
-            request.retry = wanted
-        }
-        return request
-    }
-
-    static func milliseconds(_ value: JSONValue?, _ pointer: String) throws(Problem) -> UInt64? {
-        guard let seconds = value?.number else { return nil }
-        guard seconds >= 0, seconds <= 1e9 else {
-            throw .invalid("\(seconds) seconds: 0 to 1e9 are allowed", pointer: pointer)
-        }
-        return UInt64((seconds * 1_000).rounded(.up))
+    static func key(_ request: Request) -> IdempotencyKey? {
+        request.headers["idempotency-key"].map { IdempotencyKey(key: $0, request: request.body) }
     }
 }
 
 /// Jobs as JSON.
 enum JobWriting {
-    static func job(_ job: Job, _ jobs: Jobs, isWhole: Bool) -> JSONValue {
-        let machine = job.machine
-        var object: JSONObject = [
-            "id": .string(job.id.description), "kind": .string(job.kind), "title": .string(job.title),
-            "state": .string(machine.state.rawValue), "priority": .integer(Int64(job.priority)),
-            "attempt": .integer(Int64(machine.attempt)), "fence": .integer(Int64(clamping: machine.fence)),
-            "owner": ["kind": .string(job.owner.kind.rawValue), "id": .string(job.owner.id)],
-            "created_ms": .milliseconds(job.createdAt),
-        ]
-        if let waits = jobs.waitsFor(job) {
-            object["waits_for"] = .string(waits)
-            object["run_at_ms"] = .milliseconds(machine.dueAt)
-        }
-        if let deadline = machine.deadline { object["deadline_ms"] = .milliseconds(deadline) }
-        if let started = machine.startedAt { object["started_ms"] = .milliseconds(started) }
-        if let finished = machine.finishedAt { object["finished_ms"] = .milliseconds(finished) }
-        if machine.isCancelRequested, !machine.state.isFinal { object["cancel_requested"] = true }
-        if !machine.code.isEmpty { object["code"] = .string(machine.code) }
-        if !machine.reason.isEmpty { object["reason"] = .string(machine.reason) }
-        if let parent = job.parent { object["parent"] = .string(parent.description) }
-        if let schedule = job.schedule { object["schedule"] = .string(schedule) }
-        if let occurrence = job.occurrence { object["scheduled_ms"] = .milliseconds(occurrence) }
-        if let progress = job.progress {
-            object["progress"] = [
-                "done": .milliseconds(progress.done), "total": .milliseconds(progress.total), "text": .string(progress.text),
-            ]
-        }
-        guard isWhole else { return .object(object) }
-        object["guarantee"] = .string(machine.guarantee.rawValue)
-        object["timeout_s"] = .number(Double(job.timeoutMilliseconds) / 1_000)
-        object["retry"] = retry(machine.retry)
-        object["arguments"] = (try? JSONValue(parsing: job.arguments)) ?? .null
-        if let result = job.result { object["result"] = (try? JSONValue(parsing: result)) ?? .null }
-        return .object(object)
-    }
-
-    static func retry(_ retry: JobRetry) -> JSONValue {
-        [
-            "attempts": .integer(Int64(retry.maximumAttempts)), "first_s": .number(Double(retry.firstMilliseconds) / 1_000),
-            "longest_s": .number(Double(retry.longestMilliseconds) / 1_000),
-        ]
-    }
-
     static func kind(_ kind: JobKind) -> JSONValue {
         [
             "name": .string(kind.name), "summary": .string(kind.summary), "owner": .string(kind.owner),
             "guarantee": .string(kind.guarantee.rawValue), "concurrency": .integer(Int64(kind.concurrency)),
-            "timeout_s": .number(Double(kind.timeoutMilliseconds) / 1_000), "retry": retry(kind.retry),
+            "timeout_s": .seconds(kind.timeoutMilliseconds), "retry": kind.retry.json,
+            "rights": .array(kind.rights.map { .string($0.rawValue) }), "arguments": kind.arguments.json ?? .bool(true),
         ]
     }
 
@@ -247,13 +180,17 @@ enum JobWriting {
         .optional("parent", .string()), .optional("schedule", .string()),
         .optional("scheduled_ms", .integer("The time of the schedule that it runs for.")),
         .optional("progress", .any("done, total, text.")), .optional("guarantee", .choice(JobGuarantee.allCases.map(\.rawValue))),
+        .optional("failures", .integer("Attempts that failed since it was last put in by a person.")),
+        .optional("interruptions", .integer("Attempts that a crash or a restart cut off since then.")),
         .optional("timeout_s", .number()), .optional("retry", .any()), .optional("arguments", .any()),
-        .optional("result", .any()),
+        .optional("result", .any()), .optional("checkpoint_bytes", .integer("What the next attempt goes on from.")),
     ])
     static let kindSchema = Schema.object([
         .required("name", .string()), .required("summary", .string()), .required("owner", .string("core, or a plugin's id.")),
         .required("guarantee", .choice(JobGuarantee.allCases.map(\.rawValue))),
         .required("concurrency", .integer("Attempts at a time.")), .required("timeout_s", .number()), .required("retry", .any()),
+        .required("rights", .array(.string("Rights that it takes to have it run, besides job.create or schedule.edit."))),
+        .required("arguments", .any("What it takes, as a JSON Schema (true: anything).")),
     ])
     static let lineSchema = Schema.object([
         .required("sequence", .integer()), .required("time_ms", .integer()), .required("attempt", .integer()),

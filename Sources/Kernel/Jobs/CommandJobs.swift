@@ -14,9 +14,14 @@ public struct CommandJobs: Sendable {
     private let jobs: Jobs
     private let commands: Commands
     private let security: Security
+    private let arguments: JSONValue
     private let read: Reading
 
-    public init(jobs: Jobs, commands: Commands, security: Security, read: @escaping Reading) {
+    /// - Parameter arguments: what `read` takes, as a JSON Schema.
+    public init(
+        jobs: Jobs, commands: Commands, security: Security, arguments: JSONValue, read: @escaping Reading
+    ) {
+        self.arguments = arguments
         self.jobs = jobs
         self.commands = commands
         self.security = security
@@ -35,6 +40,7 @@ public struct CommandJobs: Sendable {
             check: { (arguments, principal) async throws(Problem) in
                 try await check(arguments, principal, isTemplate: isTemplate)
             }, work: .task { lease in await run(lease) })
+        kind.arguments = .documented(arguments)
         kind.concurrency = 32
         kind.timeoutMilliseconds = 86_400_000
         kind.cancel = { lease in EventLoop.current?.spawn { await cancel(lease) } }
@@ -88,53 +94,83 @@ public struct CommandJobs: Sendable {
 
     private func run(_ lease: JobLease) async -> JobOutcome {
         guard !jobs.isAskedToEnd(lease) else { return .cancelled }
+        let id: CommandID
         do throws(Problem) {
-            let body = lease.arguments.serialized()
-            var request = try read(body)
-            request.idempotencyKey = IdempotencyKey(key: Self.key(lease), request: body)
-            let owner = try security.present(lease.owner, correlation: lease.job.description)
-            let id: CommandID
-            do throws(Problem) {
-                id = try await commands.submit(request, owner).id
-            } catch {
-                // The answer to a submit can get lost where the command did not.
-                guard let known = try await commands.accepted(key: Self.key(lease), lease.owner) else { throw error }
-                id = known
-            }
-            let detail = try await commands.get(id)
-            try? await jobs.log(lease, .info, "command \(id) accepted for \(detail.summary.targetCount) clients")
-            if jobs.isAskedToEnd(lease) { await cancel(lease) }
-            return try await follow(id, lease)
+            id = try await accept(lease)
         } catch {
             let isBusy = error.status == 429 || error.status == 503
             return .failed(code: error.code, reason: error.detail, again: isBusy ? .nothingWasDone : .never)
         }
+        // From here on the command runs, and nothing that fails on this side may let it run again.
+        let mark: JSONValue = ["attempt": .integer(Int64(lease.attempt)), "command": .string(id.description)]
+        try? await jobs.checkpoint(lease, mark.serialized())
+        try? await jobs.log(lease, .info, "command \(id) accepted")
+        if jobs.isAskedToEnd(lease) { await cancel(lease) }
+        return await follow(id, lease)
     }
 
-    /// After a restart of the core: `nil` when the last one died before the command was accepted.
-    private func takeUp(_ lease: JobLease) async -> JobOutcome? {
-        while true {
-            do throws(Problem) {
-                guard let id = try await commands.accepted(key: Self.key(lease), lease.owner) else { return nil }
-                try? await jobs.log(lease, .info, "the core was restarted; command \(id) goes on")
-                return try await follow(id, lease)
-            } catch {
-                guard error.status == 503 else {
-                    return .failed(code: error.code, reason: error.detail, again: .never)
-                }
-                await EventLoop.current?.sleep(milliseconds: 1_000)
-            }
+    /// - Throws: only where certainly no command was accepted.
+    private func accept(_ lease: JobLease) async throws(Problem) -> CommandID {
+        let body = lease.arguments.serialized()
+        var request = try read(body)
+        request.idempotencyKey = IdempotencyKey(key: Self.key(lease), request: body)
+        let owner = try security.present(lease.owner, correlation: lease.job.description)
+        do throws(Problem) {
+            return try await commands.submit(request, owner).id
+        } catch {
+            // The answer to a submit can get lost where the command did not.
+            guard let known = await surely({ () throws(Problem) in try await command(lease) }) ?? nil else { throw error }
+            return known
         }
     }
 
-    /// Until the last target has ended. The reads fail only where the store does, and are tried again then.
-    private func follow(_ id: CommandID, _ lease: JobLease) async throws(Problem) -> JobOutcome {
+    /// Asks until the store answers; `nil` when the core stops first, and the next one takes the attempt up again.
+    private func surely<Answer>(_ ask: () async throws(Problem) -> Answer) async -> Answer? {
+        while !jobs.isStopped {
+            do throws(Problem) {
+                return try await ask()
+            } catch {
+                guard error.status >= 500 else { return nil }
+                await EventLoop.current?.sleep(milliseconds: 1_000)
+            }
+        }
+        return nil
+    }
+
+    /// The command that this attempt has become.
+    private func command(_ lease: JobLease) async throws(Problem) -> CommandID? {
+        if let mark = try await jobs.get(lease.job).checkpoint.flatMap({ try? JSONValue(parsing: $0) }),
+            mark["attempt"]?.integer == Int64(lease.attempt), let id = mark["command"]?.string.flatMap({ CommandID($0) }) {
+            return id
+        }
+        return try await commands.accepted(key: Self.key(lease), lease.owner)
+    }
+
+    /// After a restart of the core: `nil` when nobody can know any more what became of it.
+    private func takeUp(_ lease: JobLease) async -> JobOutcome? {
+        guard let found = await surely({ () throws(Problem) in try await command(lease) }) else { return nil }
+        guard let id = found else {
+            // As long as keys are remembered, none means that no command was accepted: whoever would have asked for it
+            // has died.
+            let age = jobs.now() - min(jobs.now(), lease.begunAt)
+            guard age < commands.limits.idempotencyMilliseconds / 2 else { return nil }
+            return .notBegun(reason: "the core ended before the command was accepted")
+        }
+        try? await jobs.log(lease, .info, "the core was restarted; command \(id) goes on")
+        if jobs.isAskedToEnd(lease) { await cancel(lease) }
+        return await follow(id, lease)
+    }
+
+    /// Until the last target has ended.
+    private func follow(_ id: CommandID, _ lease: JobLease) async -> JobOutcome {
         while true {
             let summary: CommandSummary
             do throws(Problem) {
                 summary = try await commands.get(id).summary
             } catch {
-                guard error.status >= 500, !jobs.isStopped else { throw error }
+                guard error.status >= 500 else { return .failed(code: error.code, reason: error.detail, again: .never) }
+                // The core stops: the next one takes the attempt up again, and this outcome is written nowhere.
+                guard !jobs.isStopped else { return .cancelled }
                 await EventLoop.current?.sleep(milliseconds: 1_000)
                 continue
             }
@@ -142,7 +178,6 @@ public struct CommandJobs: Sendable {
             try? jobs.progress(
                 lease, JobProgress(done: UInt64(clamping: summary.counts.total), total: total, text: "command \(id)"))
             guard !summary.isFinished else { return outcome(summary, lease) }
-            // The core stops: the next one takes the attempt up again, and this outcome is written nowhere.
             guard !commands.isStopped, !jobs.isStopped else { return .cancelled }
             await commands.wait(for: id, milliseconds: 5_000)
         }
@@ -167,7 +202,7 @@ public struct CommandJobs: Sendable {
     private func cancel(_ lease: JobLease) async {
         let principal = Principal(kind: .system, id: "jobs", correlation: lease.job.description)
         do throws(Problem) {
-            guard let id = try await commands.accepted(key: Self.key(lease), lease.owner) else { return }
+            guard let id = try await command(lease) else { return }
             try await commands.cancel(id, principal)
         } catch {
             jobs.report(error)

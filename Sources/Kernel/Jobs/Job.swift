@@ -124,6 +124,8 @@ public struct JobLease: Sendable {
     public let checkpoint: [UInt8]?
     public let owner: JobOwner
     public let correlation: String
+    /// Unix milliseconds.
+    public let begunAt: UInt64
     /// Unix milliseconds; the attempt is asked to end then.
     public let endsBy: UInt64
 }
@@ -141,6 +143,8 @@ public enum JobOutcome: Sendable, Equatable {
     /// `result`: JSON.
     case succeeded(result: [UInt8]?)
     case failed(code: String, reason: String, again: Again)
+    /// Certainly nothing was begun, and the attempt is not to blame: another one follows. Counted as an interruption.
+    case notBegun(reason: String)
     /// Because it was asked to.
     case cancelled
     /// A new attempt follows when all children have ended; not counted as a failure.
@@ -163,6 +167,7 @@ public struct JobLimits: Sendable {
     /// Unfinished ones together; more are answered 503.
     public var openJobs = 100_000
     public var runningAttempts = 256
+    public var kinds = 1_000
     public var argumentBytes = 64 << 10
     public var checkpointBytes = 64 << 10
     public var resultBytes = 64 << 10

@@ -4,6 +4,8 @@ public struct JobStateMachine: Sendable, Equatable {
         case started(fence: UInt64)
         case succeeded
         case failed(code: String, reason: String, again: JobOutcome.Again)
+        /// The attempt was written down, but certainly nothing of it was begun.
+        case notBegun(reason: String)
         case afterChildren
         case childrenEnded
         /// The core, or the plugin of the kind, went away while it ran.
@@ -29,8 +31,8 @@ public struct JobStateMachine: Sendable, Equatable {
     /// Of the newest attempt.
     public private(set) var fence: UInt64 = 0
     /// Since it was last put in by a person.
-    private(set) var failures = 0
-    private(set) var interruptions = 0
+    public private(set) var failures = 0
+    public private(set) var interruptions = 0
     public private(set) var isCancelRequested = false
     public private(set) var waitsForChildren = false
     /// Why it is not succeeded: stable code and text; empty for none.
@@ -92,12 +94,15 @@ public struct JobStateMachine: Sendable, Equatable {
                 end(.cancelled, now, "interrupted", reason)
             } else if guarantee == .atMostOnce {
                 end(.dead, now, "interrupted", reason)
-            } else if interruptions > maximumInterruptions {
-                end(.dead, now, "interrupted-too-often", "\(interruptions) attempts were interrupted; the last: \(reason)")
             } else {
-                // The first ones go on at once; what takes the core down again and again must not do so without a pause.
-                let pause = interruptions <= 2 ? 0 : retry.pause(afterFailures: interruptions - 2, random: random)
-                wait(until: now + pause, now, "interrupted", reason)
+                goOn(now, random, reason)
+            }
+        case (.running, .notBegun(let reason)):
+            interruptions += 1
+            if isCancelRequested {
+                end(.cancelled, now, "cancelled", reason)
+            } else {
+                goOn(now, random, reason)
             }
         case (.waiting, .cancel):
             end(.cancelled, now, "cancelled", "cancelled before it ran")
@@ -121,6 +126,17 @@ public struct JobStateMachine: Sendable, Equatable {
             return false
         }
         return true
+    }
+
+    /// After an interruption.
+    private mutating func goOn(_ now: UInt64, _ random: Double, _ reason: String) {
+        guard interruptions <= maximumInterruptions else {
+            end(.dead, now, "interrupted-too-often", "\(interruptions) attempts were interrupted; the last: \(reason)")
+            return
+        }
+        // The first ones go on at once; what takes the core down again and again must not do so without a pause.
+        let pause = interruptions <= 2 ? 0 : retry.pause(afterFailures: interruptions - 2, random: random)
+        wait(until: now + pause, now, "interrupted", reason)
     }
 
     private mutating func end(_ state: JobState, _ now: UInt64, _ code: String = "", _ reason: String = "") {

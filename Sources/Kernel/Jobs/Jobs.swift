@@ -22,17 +22,22 @@ public final class Jobs: Sendable {
     struct State {
         var kinds: [String: JobKind] = [:]
         var running: [JobID: Running] = [:]
-        /// Unfinished ones in the store, about; counted again by each sweep.
+        /// Unfinished ones in the store: counted at the start, and with each commit since.
         var open = 0
+        /// Cancelled after the commit that began an attempt and before its kind was told; those of one turn.
+        var earlyCancels: Set<JobID> = []
         /// Something may be ready to run.
         var hasNews = true
         /// Until then nothing becomes ready by itself.
         var nextDue: UInt64 = 0
         var loop: EventLoop?
         var isStopped = false
+        /// Told when a run of a schedule has ended, and when a kind has come.
+        var scheduleNews: (@Sendable () -> Void)?
     }
 
     public let limits: JobLimits
+    let owners: JobOwners
     let store: Store
     let events: Events
     let now: @Sendable () -> UInt64
@@ -42,20 +47,22 @@ public final class Jobs: Sendable {
     let wakeup = Wakeup()
 
     public static func open(
-        store: Store, events: Events, limits: JobLimits = JobLimits(),
+        store: Store, events: Events, owners: JobOwners, limits: JobLimits = JobLimits(),
         now: @escaping @Sendable () -> UInt64 = { unixMilliseconds() },
         random: @escaping @Sendable () -> UInt64 = { .random(in: .min ... .max) },
         report: @escaping @Sendable (Problem) -> Void = { _ in }
     ) async throws(Problem) -> Jobs {
-        let jobs = Jobs(store, events, limits, now, random, report)
+        let jobs = Jobs(store, events, owners, limits, now, random, report)
         try await jobs.countOpen()
         return jobs
     }
 
     private init(
-        _ store: Store, _ events: Events, _ limits: JobLimits, _ now: @escaping @Sendable () -> UInt64,
-        _ random: @escaping @Sendable () -> UInt64, _ report: @escaping @Sendable (Problem) -> Void
+        _ store: Store, _ events: Events, _ owners: JobOwners, _ limits: JobLimits,
+        _ now: @escaping @Sendable () -> UInt64, _ random: @escaping @Sendable () -> UInt64,
+        _ report: @escaping @Sendable (Problem) -> Void
     ) {
+        self.owners = owners
         self.store = store
         self.events = events
         self.limits = limits
@@ -69,49 +76,11 @@ public final class Jobs: Sendable {
 
     func countOpen() async throws(Problem) {
         let open = try await store.read { (reader) throws(StoreError) in
-            try reader.count("SELECT count(*) FROM jobs WHERE finished_ms IS NULL")
+            // Both are counted in an index; the rows themselves are long.
+            try reader.count("SELECT count(*) FROM jobs")
+                - reader.count("SELECT count(*) FROM jobs WHERE finished_ms IS NOT NULL")
         }
         state.withLock { $0.open = open }
-    }
-
-    // MARK: Kinds
-
-    /// Adds a kind, or replaces it by a newer one of the same owner: attempts that run go on with the old one.
-    /// - Throws: 400 for a name of another form; 409 `job-kind-taken`.
-    public func register(_ kind: JobKind) throws(Problem) {
-        guard JobKind.isName(kind.name) else {
-            throw .invalid("\"\(kind.name.prefix(80))\" is no name of a job kind: 1 to 64 of a-z, 0-9, -, . and _")
-        }
-        let other: String? = state.withLock { state in
-            if let known = state.kinds[kind.name], known.owner != kind.owner { return known.owner }
-            state.kinds[kind.name] = kind
-            state.hasNews = true
-            return nil
-        }
-        if let other { throw .conflict("job-kind-taken", "the job kind \(kind.name) belongs to \(other)") }
-        wakeup.signal()
-    }
-
-    /// Takes a kind away. Its waiting jobs wait for it to come back; attempts that run are taken as interrupted.
-    public func unregister(_ name: String, owner: String, reason: String) async {
-        let interrupted: [JobLease] = state.withLock { state in
-            guard state.kinds[name]?.owner == owner else { return [] }
-            state.kinds[name] = nil
-            return state.running.values.filter { $0.lease.kind == name }.map(\.lease)
-        }
-        for lease in interrupted { await settle(lease, .interrupted(reason: reason)) }
-    }
-
-    public var kinds: [JobKind] { state.withLock { $0.kinds.values.sorted { $0.name < $1.name } } }
-
-    func kind(_ name: String) throws(Problem) -> JobKind {
-        let (kind, known) = state.withLock { ($0.kinds[name], $0.kinds.keys.sorted()) }
-        guard let kind else {
-            throw Problem(
-                422, "job-kind-unknown",
-                "there is no job kind \"\(name.prefix(64))\"; there are \(known.joined(separator: ", "))", pointer: "/kind")
-        }
-        return kind
     }
 
     // MARK: Create
@@ -138,18 +107,15 @@ public final class Jobs: Sendable {
         let kind = try kind(request.kind)
         let now = now()
         try check(request, now)
-        let title = try await kind.check(request.arguments, principal)
-        guard state.withLock({ $0.open }) < limits.openJobs else {
-            throw Problem(
-                503, "too-many-jobs", "\(limits.openJobs) jobs are unfinished: wait until some have ended", retryAfter: 10)
-        }
+        let title = try await kind.accept(request.arguments, principal, owners)
+        try requireRoom()
         let id = newID(now)
         let limits = limits
         killPoint("job.create.before")
         let (job, isNew) = try await store.write(bytes: 1_024 + limits.argumentBytes / 8) {
             (transaction) throws(StoreError) -> (Job, Bool) in
             if let key = request.idempotencyKey,
-                let known = try Self.known(key, principal, transaction, limits) { return (known, false) }
+                let known = try Self.known(key, JobOwner(principal), transaction, limits) { return (known, false) }
             if let lease { try Self.requireCurrent(lease, transaction) }
             let depth = try request.parent.map { (parent) throws(StoreError) in
                 try Self.depth(under: parent, transaction, limits)
@@ -179,6 +145,14 @@ public final class Jobs: Sendable {
         wakeup.signal()
     }
 
+    /// - Throws: 503 `too-many-jobs`.
+    func requireRoom() throws(Problem) {
+        guard state.withLock({ $0.open }) < limits.openJobs else {
+            throw Problem(
+                503, "too-many-jobs", "\(limits.openJobs) jobs are unfinished: wait until some have ended", retryAfter: 10)
+        }
+    }
+
     func newID(_ now: UInt64) -> JobID { JobID(milliseconds: now, random: (random(), random())) }
 
     static func make(
@@ -195,12 +169,12 @@ public final class Jobs: Sendable {
                 deadline: request.deadline, maximumInterruptions: limits.interruptions))
     }
 
-    private static func known(
-        _ key: IdempotencyKey, _ principal: Principal, _ transaction: borrowing Transaction, _ limits: JobLimits
+    static func known(
+        _ key: IdempotencyKey, _ owner: JobOwner, _ transaction: borrowing Transaction, _ limits: JobLimits
     ) throws(StoreError) -> Job? {
         let found = try transaction.first(
             "SELECT id, request_digest FROM jobs WHERE owner_kind = ? AND owner = ? AND idempotency_key = ?",
-            principal.kind.rawValue, principal.id, key.key
+            owner.kind.rawValue, owner.id, key.key
         ) { (row) throws(StoreError) in (row.identifier(0, JobItself.self), row.bytes(1)) }
         guard let found, let id = found.0 else { return nil }
         guard found.1 == key.requestDigest else {
@@ -238,16 +212,7 @@ public final class Jobs: Sendable {
                 pointer: "/arguments")
         }
         try CommandRequest.range(request.priority, -100...100, "the priority", "", "/priority")
-        if let timeout = request.timeoutMilliseconds {
-            try CommandRequest.range(timeout, 1_000...7 * 86_400_000, "the time-out", "ms", "/timeout_s")
-        }
-        if let retry = request.retry {
-            try CommandRequest.range(retry.maximumAttempts, 1...100, "the number", "attempts", "/retry/attempts")
-            try CommandRequest.range(retry.firstMilliseconds, 100...86_400_000, "the first pause", "ms", "/retry/first_s")
-            try CommandRequest.range(
-                retry.longestMilliseconds, retry.firstMilliseconds...7 * 86_400_000, "the longest pause", "ms",
-                "/retry/longest_s")
-        }
+        try request.checkTimes()
         if let deadline = request.deadline, deadline <= max(now, request.dueAt ?? 0) {
             throw .invalid("the deadline is not after the time at which the job may run", pointer: "/deadline_ms")
         }

@@ -29,6 +29,7 @@ extension Jobs {
         let limits = limits
         let line = text.utf8.count <= limits.logLineBytes
             ? text : String(decoding: text.utf8.prefix(limits.logLineBytes), as: UTF8.self) + "…"
+        killPoint("job.log.before")
         try await store.write(bytes: line.utf8.count + 128) { (transaction) throws(StoreError) in
             try Self.requireCurrent(lease, transaction)
             let last = try transaction.count("SELECT max(sequence) FROM job_logs WHERE job = ?", lease.job)
@@ -38,6 +39,7 @@ extension Jobs {
             try transaction.run(
                 "DELETE FROM job_logs WHERE job = ? AND sequence <= ?", lease.job, last + 1 - limits.logLines)
         }
+        killPoint("job.log.after")
     }
 
     /// Keeps where the next attempt goes on from, in one commit with the kind's own `side` record.
@@ -135,12 +137,14 @@ extension Jobs {
 
     /// After the commit of a change: tells of it and lets others run.
     func ended(_ job: Job) {
-        state.withLock { state in
+        let news: (@Sendable () -> Void)? = state.withLock { state in
             if job.machine.state.isFinal { state.open = max(0, state.open - 1) }
             state.hasNews = true
+            return job.machine.state.isFinal && job.schedule != nil ? state.scheduleNews : nil
         }
         tellState(job)
         wakeup.signal()
+        news?()
     }
 
     static func hasOpenChildren(
@@ -171,6 +175,15 @@ extension Jobs {
 }
 
 extension Jobs {
+    /// In whose name the attempt acts, with the rights that he has now.
+    /// - Throws: 403 `owner-gone`.
+    public func principal(of lease: JobLease) throws(Problem) -> Principal {
+        guard lease.owner.kind != .system else {
+            return Principal(kind: .system, id: lease.owner.id, correlation: lease.job.description)
+        }
+        return try owners.present(lease.owner, lease.job.description)
+    }
+
     /// Whether the attempt was asked to end, or is over: work that looks at this now and then needs no `cancel`.
     public func isAskedToEnd(_ lease: JobLease) -> Bool {
         state.withLock { state in

@@ -11,6 +11,7 @@ extension Jobs {
     public func cancel(_ id: JobID, by principal: Principal) async throws(Problem) -> Int {
         let now = now()
         let limits = limits
+        killPoint("job.cancel.before")
         let changed = try await store.write { (transaction) throws(StoreError) -> [Job] in
             guard let job = try JobRows.load(id, transaction, limits) else { throw .refused(Self.unknown(id)) }
             var query = JobRows.select()
@@ -41,6 +42,7 @@ extension Jobs {
             }
             return changed
         }
+        killPoint("job.cancel.after")
         for job in changed {
             if job.machine.state.isFinal {
                 ended(job)
@@ -54,7 +56,10 @@ extension Jobs {
 
     func askToEnd(_ id: JobID, _ now: UInt64) -> Running? {
         state.withLock { state in
-            guard let running = state.running[id] else { return nil }
+            guard let running = state.running[id] else {
+                state.earlyCancels.insert(id)
+                return nil
+            }
             state.running[id]?.endAsked = ("cancelled", now + running.kind.cancelGraceMilliseconds)
             return running
         }
@@ -65,9 +70,8 @@ extension Jobs {
     public func retry(_ id: JobID, by principal: Principal) async throws(Problem) -> Job {
         let now = now()
         let limits = limits
-        guard state.withLock({ $0.open }) < limits.openJobs else {
-            throw Problem(503, "too-many-jobs", "\(limits.openJobs) jobs are unfinished", retryAfter: 10)
-        }
+        try requireRoom()
+        killPoint("job.retry.before")
         let job = try await store.write { (transaction) throws(StoreError) -> Job in
             guard var job = try JobRows.load(id, transaction, limits) else { throw .refused(Self.unknown(id)) }
             guard job.machine.apply(.retried, now: now, random: 0) else {
@@ -82,6 +86,7 @@ extension Jobs {
                     detail: ["kind": .string(job.kind), "attempts": .integer(Int64(job.machine.attempt))]))
             return job
         }
+        killPoint("job.retry.after")
         state.withLock { state in
             state.open += 1
             state.hasNews = true
@@ -96,6 +101,11 @@ extension Jobs {
         let now = now()
         let limits = limits
         let before = now > limits.historyMilliseconds ? now - limits.historyMilliseconds : 0
+        let isAny = try await store.read { (reader) throws(StoreError) in
+            if try reader.exists("SELECT 1 FROM jobs WHERE finished_ms IS NOT NULL AND finished_ms < ?", before) { return true }
+            return try reader.count("SELECT count(*) FROM jobs WHERE finished_ms IS NOT NULL") > limits.historyJobs
+        }
+        guard isAny else { return }
         for _ in 0..<20 {
             let removed = try await store.write(bytes: 16_384) { (transaction) throws(StoreError) -> Int in
                 let finished = try transaction.count("SELECT count(*) FROM jobs WHERE finished_ms IS NOT NULL")
@@ -115,6 +125,5 @@ extension Jobs {
             }
             if removed < 500 { break }
         }
-        try await countOpen()
     }
 }

@@ -73,24 +73,23 @@ extension Jobs {
     func turn() async throws(Problem) -> UInt64 {
         await endOverdue()
         let now = now()
-        let (isDue, free): (Bool, [(kind: String, places: Int)]) = state.withLock { state in
-            var left = max(0, limits.runningAttempts - state.running.count)
+        let (isDue, free, left): (Bool, [(kind: String, places: Int)], Int) = state.withLock { state in
+            state.earlyCancels = []
             var busy: [String: Int] = [:]
             for running in state.running.values { busy[running.lease.kind, default: 0] += 1 }
             var free: [(kind: String, places: Int)] = []
-            for kind in state.kinds.values.sorted(by: { $0.name < $1.name }) where left > 0 {
-                let places = min(kind.concurrency - busy[kind.name, default: 0], left, 64)
-                guard places > 0 else { continue }
-                free.append((kind.name, places))
-                left -= places
+            for kind in state.kinds.values {
+                let places = min(kind.concurrency - busy[kind.name, default: 0], Self.claimsOfOneKind)
+                if places > 0 { free.append((kind.name, places)) }
             }
             let isDue = state.hasNews || state.nextDue <= now
             state.hasNews = false
-            return (isDue, free)
+            return (isDue, free, max(0, limits.runningAttempts - state.running.count))
         }
         if isDue {
             do throws(Problem) {
-                try await claim(free, now)
+                // In another order each time: when the places of all together are few, no kind always comes last.
+                try await claim(free.sorted { $0.kind < $1.kind }, from: Int(clamping: random() >> 33), left, now)
             } catch {
                 state.withLock { $0.hasNews = true }
                 throw error
@@ -106,9 +105,17 @@ extension Jobs {
         }
     }
 
-    private func claim(_ free: [(kind: String, places: Int)], _ now: UInt64) async throws(Problem) {
+    /// In one turn.
+    private static let claimsOfOneKind = 64
+
+    /// - Parameter left: places for attempts of all kinds together.
+    private func claim(
+        _ free: [(kind: String, places: Int)], from first: Int, _ left: Int, _ now: UInt64
+    ) async throws(Problem) {
         let limits = limits
         let chance = chance()
+        // What is made from here on lowers it again.
+        state.withLock { $0.nextDue = .max }
         killPoint("job.claim.before")
         let (claimed, expired, next) = try await store.write {
             (transaction) throws(StoreError) -> ([Job], [Job], UInt64) in
@@ -127,10 +134,12 @@ extension Jobs {
                 expired.append(job)
             }
             var claimed: [Job] = []
-            for (kind, places) in free {
+            for index in free.indices where claimed.count < left {
+                let (kind, places) = free[(index + first) % free.count]
                 var query = JobRows.select()
                 query.and("ready = 1 AND kind = ?", .text(kind))
-                query.append(" ORDER BY priority DESC, due_ms, id LIMIT ?", .integer(Int64(places)))
+                query.append(
+                    " ORDER BY priority DESC, due_ms, id LIMIT ?", .integer(Int64(min(places, left - claimed.count))))
                 for var job in try JobRows.all(query, transaction, limits) {
                     let fence = try JobRows.nextFence(transaction)
                     guard job.machine.apply(.started(fence: fence), now: now, random: chance) else { continue }
@@ -147,13 +156,21 @@ extension Jobs {
             return (claimed, expired, min(due ?? .max, deadline ?? .max))
         }
         killPoint("job.claim.after")
-        state.withLock { $0.nextDue = next }
+        state.withLock { state in
+            state.nextDue = min(state.nextDue, next)
+            // There may be more of its kind.
+            if claimed.count >= Self.claimsOfOneKind { state.hasNews = true }
+        }
         for job in expired { ended(job) }
         for job in claimed {
             guard let kind = state.withLock({ $0.kinds[job.kind] }) else {
-                await settle(
-                    lease(job, endsBy: 0),
-                    .failed(code: "kind-unavailable", reason: "its kind went away", again: .nothingWasDone))
+                await settle(lease(job, endsBy: 0), .notBegun(reason: "its kind went away"))
+                continue
+            }
+            do throws(Problem) {
+                try owners.require(kind.rights, job.owner, for: kind.name, correlation: job.id.description)
+            } catch {
+                await settle(lease(job, endsBy: 0), .failed(code: error.code, reason: error.detail, again: .never))
                 continue
             }
             begin(job, kind, isAgain: false)
@@ -165,16 +182,23 @@ extension Jobs {
         JobLease(
             job: job.id, kind: job.kind, attempt: job.machine.attempt, fence: job.machine.fence,
             arguments: (try? JSONValue(parsing: job.arguments)) ?? [:], checkpoint: job.checkpoint, owner: job.owner,
-            correlation: job.correlation, endsBy: endsBy)
+            correlation: job.correlation, begunAt: job.machine.startedAt ?? 0, endsBy: endsBy)
     }
 
     private func begin(_ job: Job, _ kind: JobKind, isAgain: Bool) {
         let endsBy = min((job.machine.startedAt ?? now()) + job.timeoutMilliseconds, job.machine.deadline ?? .max)
         let lease = lease(job, endsBy: endsBy)
-        let loop = state.withLock { state in
-            state.running[job.id] = Running(lease: lease, kind: kind, deadline: job.machine.deadline)
-            return state.loop
+        let now = now()
+        let (loop, isCancelled) = state.withLock { state in
+            var running = Running(lease: lease, kind: kind, deadline: job.machine.deadline)
+            // Whoever cancels it from here on finds it among those that run.
+            let isCancelled = state.earlyCancels.remove(job.id) != nil
+            if isCancelled { running.endAsked = ("cancelled", now + kind.cancelGraceMilliseconds) }
+            state.running[job.id] = running
+            return (state.loop, isCancelled)
         }
+        defer { if isCancelled { kind.cancel(lease) } }
+        killPoint("job.begin.before")
         switch kind.work {
         case .delegated(let start): start(lease)
         case .task(let work):
@@ -219,6 +243,7 @@ extension Jobs {
         switch outcome {
         case .succeeded: return .succeeded
         case .failed(let code, let reason, let again): return .failed(code: code, reason: reason, again: again)
+        case .notBegun(let reason): return .notBegun(reason: reason)
         case .afterChildren: return .afterChildren
         case .cancelled:
             switch asked {

@@ -25,3 +25,16 @@ public struct LocalTime: Sendable, Hashable {
         }
     }
 }
+
+/// A time as the clock of a zone shows it, for people: `2026-03-29T03:30:00+02:00` (RFC 3339).
+public enum ScheduleTime {
+    /// - Parameters:
+    ///   - milliseconds: Unix.
+    ///   - offset: the zone's distance from UTC, in seconds east.
+    public static func text(_ milliseconds: UInt64, offset: Int64) -> String {
+        let shown = Timestamp(milliseconds: Int64(clamping: milliseconds) + offset * 1_000).description.prefix(19)
+        let minutes = abs(offset) / 60
+        func two(_ number: Int64) -> String { number < 10 ? "0\(number)" : "\(number)" }
+        return shown + (offset < 0 ? "-" : "+") + two(minutes / 60) + ":" + two(minutes % 60)
+    }
+}

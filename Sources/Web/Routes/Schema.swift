@@ -122,7 +122,7 @@ public indirect enum Schema: Sendable {
 
 extension Schema {
     /// As JSON Schema 2020-12, the dialect of OpenAPI 3.1.
-    var document: JSONValue {
+    public var document: JSONValue {
         switch self {
         case .any(let text): Schema.described(text, [:])
         case .string(let text, let length):

@@ -63,9 +63,23 @@ import Testing
         #expect(machine.state == .dead && machine.code == "interrupted-too-often")
     }
 
+    @Test func whatWasNotBegunGoesOnWhateverTheKindPromises() {
+        for guarantee in JobGuarantee.allCases {
+            var machine = running(guarantee)
+            #expect(can(&machine, .notBegun(reason: "kind gone")))
+            #expect(machine.state == .waiting && machine.failures == 0 && machine.interruptions == 1 && machine.dueAt == 100)
+            for fence in 8..<12 as Range<UInt64> {
+                #expect(can(&machine, .started(fence: fence)))
+                #expect(can(&machine, .notBegun(reason: "kind gone")))
+            }
+            #expect(machine.state == .dead && machine.code == "interrupted-too-often")
+        }
+    }
+
     @Test func aCancelWinsOverEveryEndButSuccess() {
         let ends: [JobStateMachine.Event] = [
-            .failed(code: "x", reason: "", again: .nothingWasDone), .interrupted(reason: ""), .afterChildren, .cancelled,
+            .failed(code: "x", reason: "", again: .nothingWasDone), .interrupted(reason: ""), .notBegun(reason: ""),
+            .afterChildren, .cancelled,
         ]
         for end in ends {
             var machine = running(.idempotent)
@@ -106,7 +120,7 @@ import Testing
     @Test func aFinishedJobTakesNothingButARetry() {
         let all: [JobStateMachine.Event] = [
             .started(fence: 99), .succeeded, .failed(code: "", reason: "", again: .nothingWasDone), .afterChildren,
-            .childrenEnded, .interrupted(reason: ""), .cancel, .cancelled, .deadlinePassed,
+            .childrenEnded, .interrupted(reason: ""), .notBegun(reason: ""), .cancel, .cancelled, .deadlinePassed,
         ]
         for end in [JobStateMachine.Event.succeeded, .cancelled, .failed(code: "x", reason: "", again: .never)] {
             var machine = running(.idempotent)

@@ -14,6 +14,22 @@ final class HeldAttempts: Sendable {
     var last: JobLease? { leases.last }
 }
 
+/// Who is still there, and what they may do.
+final class FakeOwners: Sendable {
+    private let state = Mutex<(gone: Set<String>, rights: [String: Set<Right>])>(([], [:]))
+    func remove(_ name: String) { state.withLock { _ = $0.gone.insert(name) } }
+    func grant(_ name: String, _ rights: Set<Right>) { state.withLock { $0.rights[name] = rights } }
+
+    var owners: JobOwners {
+        JobOwners(
+            present: { [self] (owner, correlation) throws(Problem) in
+                guard !state.withLock({ $0.gone.contains(owner.id) }) else { throw Problem(403, "owner-gone", owner.id) }
+                return Principal(kind: owner.kind, id: owner.id, correlation: correlation)
+            },
+            grants: { [self] principal, right in state.withLock { $0.rights[principal.id, default: []].contains(right) } })
+    }
+}
+
 /// Jobs on a real store, with a clock and kinds that the test holds.
 final class JobsFixture: Sendable {
     let directory: CommandsDirectory
@@ -21,17 +37,23 @@ final class JobsFixture: Sendable {
     let store: Store
     let events = Events()
     let jobs: Jobs
+    let schedules: Schedules
     let attempts = HeldAttempts()
+    let owners: FakeOwners
     static let principal = Principal(kind: .user, id: "alice", address: "127.0.0.1", correlation: "c-1")
 
     init(
         directory: CommandsDirectory = CommandsDirectory(), clock: FakeClock = FakeClock(), limits: JobLimits = JobLimits(),
+        scheduleLimits: ScheduleLimits = ScheduleLimits(), owners: FakeOwners = FakeOwners(),
         _ change: (inout JobKind) -> Void = { _ in }
     ) async throws {
         self.directory = directory
         self.clock = clock
-        store = try Store.open(directory: directory.path, migrations: Jobs.migrations)
-        jobs = try await Jobs.open(store: store, events: events, limits: limits, now: { clock.now })
+        self.owners = owners
+        store = try Store.open(directory: directory.path, migrations: Jobs.migrations + Schedules.migrations)
+        jobs = try await Jobs.open(
+            store: store, events: events, owners: owners.owners, limits: limits, now: { clock.now })
+        schedules = Schedules(jobs: jobs, limits: scheduleLimits)
         for guarantee in JobGuarantee.allCases {
             var kind = JobKind(
                 guarantee == .idempotent ? "safe" : "once", "test", guarantee,
@@ -73,7 +95,7 @@ final class JobsFixture: Sendable {
     func restarted(_ change: (inout JobKind) -> Void = { _ in }) async throws -> JobsFixture {
         jobs.stop()
         store.close()
-        return try await JobsFixture(directory: directory, clock: clock, change)
+        return try await JobsFixture(directory: directory, clock: clock, owners: owners, change)
     }
 
     func audited(_ action: String) async throws -> Int {

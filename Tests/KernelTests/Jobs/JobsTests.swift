@@ -147,6 +147,50 @@ import Testing
         #expect(try await world.machine(cancelled.job).state == .cancelled)
     }
 
+    @Test func aDeadlineEndsAnAttemptThatRuns() async throws {
+        let world = try await JobsFixture()
+        let lease = try await world.started("safe") { $0.deadline = world.clock.now + 1_000 }
+        #expect(lease.endsBy == world.clock.now + 1_000)
+        try await world.pass(1_000)
+        #expect(world.attempts.cancelled == [lease.job])
+        try await world.jobs.finish(lease, .cancelled)
+        let machine = try await world.machine(lease.job)
+        #expect(machine.state == .dead && machine.code == "deadline-passed")
+    }
+
+    @Test func anEndAndItsSideRecordAreOneCommit() async throws {
+        let world = try await JobsFixture()
+        let lease = try await world.started()
+        let side = { @Sendable (transaction: borrowing Transaction) throws(StoreError) in
+            _ = try transaction.run("INSERT INTO job_numbers VALUES ('side', 1)")
+        }
+        try await world.jobs.finish(lease, .succeeded(result: nil), side: side)
+        #expect(try await world.machine(lease.job).state == .succeeded)
+        // A record that cannot be kept leaves the attempt as it is.
+        let second = try await world.started()
+        await #expect(throws: Problem.self) { try await world.jobs.finish(second, .succeeded(result: nil), side: side) }
+        #expect(try await world.machine(second.job).state == .running)
+        try await world.jobs.finish(second, .failed(code: "side", reason: "could not be kept", again: .never))
+        // One that comes too late is not kept either.
+        await #expect(throws: Problem.self) {
+            try await world.jobs.finish(second, .succeeded(result: nil)) { (transaction) throws(StoreError) in
+                _ = try transaction.run("INSERT INTO job_numbers VALUES ('late', 1)")
+            }
+        }
+        let kept = try await world.store.read { (reader) throws(StoreError) in
+            try reader.count("SELECT count(*) FROM job_numbers WHERE name IN ('side', 'late')")
+        }
+        #expect(kept == 1)
+    }
+
+    @Test func anAttemptActsForItsOwnerAsHeIsNow() async throws {
+        let world = try await JobsFixture()
+        let lease = try await world.started()
+        #expect(try world.jobs.principal(of: lease).id == "alice")
+        world.owners.remove("alice")
+        #expect(throws: Problem.self) { try world.jobs.principal(of: lease) }
+    }
+
     @Test func aDeadlineEndsAJobThatWaits() async throws {
         let world = try await JobsFixture { $0.concurrency = 1 }
         _ = try await world.started("safe")
