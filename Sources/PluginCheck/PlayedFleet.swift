@@ -8,7 +8,7 @@ private func noClient(_ error: CError) -> cm_status { fail(CM_E_NOT_FOUND, error
 
 func clientsGet(_ context: Context, _ actor: UInt64, _ client: cm_text, _ json: CBuffer, _ error: CError) -> cm_status {
     guard let host = core(context, "cm.clients/1 get") else { return CM_E_INVALID }
-    if let status = host.enter("cm.clients/1 get", .any) { return fail(status, error, "played refusal") }
+    if let status = host.enter("cm.clients/1 get", .wait) { return fail(status, error, "played refusal") }
     _ = host.text(client, "cm.clients/1 get")
     return noClient(error)
 }

@@ -45,9 +45,13 @@ enum CorePlugins {
         "plugins.call_limit_s", default: 30, in: 1...3_600,
         "Longest time of one callback on a plugin's own thread, after which it is given up; also for giving back the leases on a plugin that stops.")
 
+    static let storeBytes = ConfigurationKey.integer(
+        "plugins.store_bytes", default: 1 << 30, in: 0...1 << 50, "Bytes that one plugin may keep: keys, values and blobs together.")
+
     static let declarations = [
         directory.declaration, copies.declaration, libraries.declaration, grants.declaration, trustedKeys.declaration,
         flags.declaration, settings.declaration, crashLimit.declaration, callLimit.declaration,
+        storeBytes.declaration,
     ]
 
     static func options(_ configuration: Configuration, data: String, isSafe: Bool) -> PluginOptions {
@@ -64,6 +68,7 @@ enum CorePlugins {
         options.settings = configuration[settings].object ?? [:]
         options.crashLimit = configuration[crashLimit]
         options.callMilliseconds = configuration[callLimit] * 1_000
+        options.storeBytes = UInt64(clamping: configuration[storeBytes])
         let catalogue = catalogue(root + "/share/plugin-catalogue.json")
         options.catalogue = CatalogueEntry.read(catalogue)
         options.flags = environmentFlags(catalogue)

@@ -72,7 +72,7 @@ final class CoreProcess: Sendable {
             let table = RouteTable(version: BuildID.version)
             let plugins = try await PluginHost.open(
                 CorePlugins.options(configuration, data: directory, isSafe: isSafe), kernel: kernel, routes: table, loop: loops[0],
-                crashes: crashes)
+                forms: .api, crashes: crashes)
             try CoreRoutes.fill(table, kernel, plugins, docs: configuration[CoreConfiguration.docs])
             let server = try await listen(kernel, tls?.context, table)
             kernel.start(on: loops[0])

@@ -32,7 +32,7 @@ import Web
                     let table = RouteTable()
                     let plugins = try await PluginHost.open(
                         PluginOptions(directory: directory + "/plugins", copies: directory, libraries: "", program: ""), kernel: kernel,
-                        routes: table, loop: loop)
+                        routes: table, loop: loop, forms: .api)
                     try CoreRoutes.fill(table, kernel, plugins, docs: docs)
                     body(table.routes)
                     await kernel.close()

@@ -61,7 +61,7 @@ private func clientReadRoutes(_ scoped: ScopedClients) -> [Route] {
         ) { (request) async throws(Problem) in
             let id = try await scoped.client(request, .readClients)
             guard let detail = try await clients.detail(id) else { throw .notFound("there is no client \(id)") }
-            return .json(json(detail)).with("etag", "\"\(detail.client.entityTag)\"")
+            return .json(clientJSON(detail)).with("etag", "\"\(detail.client.entityTag)\"")
         },
         Route(
             .get, "/api/v1/clients/{id}/sessions", right: .readClients, "Past links of a client, newest first.",
@@ -232,7 +232,8 @@ private func json(_ beat: BeatSample, totalKiB: UInt32) -> JSONValue {
     ]
 }
 
-private func json(_ detail: ClientDetail) -> JSONValue {
+/// One client with everything that is known of it.
+func clientJSON(_ detail: ClientDetail) -> JSONValue {
     guard case .object(var object) = json(detail.client, facts: [:]) else { return .null }
     object["notes"] = .string(detail.notes)
     object["metadata"] = detail.metadata

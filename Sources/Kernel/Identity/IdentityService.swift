@@ -158,6 +158,7 @@ public final class IdentityService: Sendable {
     /// Brings every private key of the directory under the present master key. Blocks for a few small files.
     public func seal() throws(Problem) {
         _ = try freshTicketKeys(now: unixMilliseconds())
+        _ = try dataKey()
         // Reading a key that is not sealed as it should be writes it again.
         for name in try directory.privateKeys() { _ = try directory.key(name) }
     }

@@ -79,6 +79,13 @@ extension UnsafeMutablePointer<cm_error>? {
         return status
     }
 
+    /// Fills the caller's room; says so in the error when it is too small.
+    func fill(_ buffer: UnsafeMutablePointer<cm_buffer>, _ bytes: [UInt8]) -> cm_status {
+        let status = buffer.fill(bytes)
+        guard status != CM_OK else { return status }
+        return set(status, "plugin-buffer", "the result has \(bytes.count) bytes, and there is room for \(buffer.pointee.capacity)")
+    }
+
     func set(_ problem: Problem) -> cm_status { set(problem.pluginStatus, problem.code, problem.detail, http: problem.status) }
 
     /// Cuts at a character's border, so that what is there is UTF-8.

@@ -24,6 +24,12 @@ enum HostInterfaces {
         Offer(CM_INTERFACE_EXECUTOR, nil, executorTable),
         Offer(CM_INTERFACE_METRICS, nil, metricsTable),
         Offer(CM_INTERFACE_HTTP, .http, httpTable),
+        Offer(CM_INTERFACE_STORE, .store, storeTable),
+        Offer(CM_INTERFACE_EVENTS, .events, eventsTable),
+        Offer(CM_INTERFACE_CLIENTS, .clientsRead, clientsTable),
+        Offer(CM_INTERFACE_AUDIT, .auditWrite, auditTable),
+        Offer(CM_INTERFACE_CRYPTO, nil, cryptoTable),
+        Offer(CM_INTERFACE_COMMANDS, .commands, commandsTable),
     ]
 }
 

@@ -4,11 +4,6 @@ import Reactor
 import Synchronization
 import Web
 
-/// Whoever acts in the name of a principal: requests, WebSockets, job attempts.
-protocol ActingResource: Sendable {
-    var principal: Principal { get }
-}
-
 /// One request that a plugin answers: now or later, from any thread, exactly once.
 final class PluginRequest: PluginResource, ActingResource, ExchangeReceiver {
     let request: Request

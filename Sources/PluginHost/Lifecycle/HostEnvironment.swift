@@ -1,4 +1,5 @@
 import CLinux
+import Crypto
 import Kernel
 import Program
 import Reactor
@@ -15,15 +16,28 @@ final class HostEnvironment: Sendable {
     /// Where asynchronous work of the kernel's runs that a plugin's thread waits for; and its timers.
     let loop: EventLoop
     let inline = InlineWatch()
+    /// How the API writes and reads what plugins get and send.
+    let forms: CoreForms
+    /// Seals plugins' secrets.
+    let sealing: AEAD
     /// Set with the first routes of a plugin.
     let routeTable = Mutex<RouteTable?>(nil)
 
     let callMilliseconds: Int
 
-    init(kernel: Kernel, loop: EventLoop, callMilliseconds: Int) {
-        self.callMilliseconds = callMilliseconds
+    let threads = ThreadCensus()
+    fileprivate let accounts = Mutex<[String: PluginAccounting]>([:])
+    /// By plugin id; of plugins that keep something.
+    fileprivate let memories = Mutex<[String: PluginMemory]>([:])
+    fileprivate let storeBytes: UInt64
+
+    init(kernel: Kernel, loop: EventLoop, forms: CoreForms, _ options: PluginOptions) throws(Problem) {
+        callMilliseconds = options.callMilliseconds
+        self.forms = forms
+        sealing = try Self.sealing(try kernel.identity.dataKey())
         self.kernel = kernel
         self.loop = loop
+        storeBytes = options.storeBytes
         log = kernel.log
         services = ServiceRegistry(log: kernel.log)
     }
@@ -32,6 +46,7 @@ final class HostEnvironment: Sendable {
 extension HostEnvironment {
     /// Faults are blamed on an image by address; inline callbacks are watched from now on.
     func imageLoaded(_ instance: PluginInstance) {
+        instance.accounting.loaded(instance.image)
         if !CrashRecords.addImage(instance.image.range, word: instance.generation, name: instance.id) {
             log.warning("plugin.images-full", ["plugin": .string(instance.id)])
         }
@@ -40,6 +55,35 @@ extension HostEnvironment {
             try inline.begin()
         } catch {
             log.error("plugin.watch-failed", ["reason": .string("\(error)")])
+        }
+    }
+
+    fileprivate static func sealing(_ key: [UInt8]) throws(Problem) -> AEAD {
+        do throws(CryptoError) {
+            return try AEAD(.aes256GCM, key: HKDF.derive(secret: key, salt: [], info: Array("cm-plugin-seal-1".utf8), count: AEAD.keyBytes))
+        } catch {
+            throw Problem(500, "seal-failed", "the key that seals plugins' secrets cannot be used: \(error)")
+        }
+    }
+
+    /// One for all versions; shown in /metrics from its first version on.
+    func accounting(of note: PluginNote) -> PluginAccounting {
+        let (account, isNew) = accounts.withLock { accounts in
+            if let account = accounts[note.id] { return (account, false) }
+            let account = PluginAccounting()
+            accounts[note.id] = account
+            return (account, true)
+        }
+        if isNew { account.register(kernel.metrics, id: note.id) { [threads] in threads.count(note.shortName) } }
+        return account
+    }
+
+    func memory(of id: String) -> PluginMemory {
+        memories.withLock { memories in
+            if let memory = memories[id] { return memory }
+            let memory = PluginMemory(id: id, limit: storeBytes, directory: kernel.directory + "/plugin-data")
+            memories[id] = memory
+            return memory
         }
     }
 

@@ -20,12 +20,13 @@ public final class PluginHost: Sendable {
     private let scanWaits = Atomic<Bool>(false)
 
     /// Tables of the host's own, to be applied when the store is opened.
-    public static var migrations: [Migration] { PluginDecisions.migrations }
+    public static var migrations: [Migration] { PluginDecisions.migrations + [PluginStore.migration] }
 
     /// Call it before anything is served; nothing is loaded yet.
     /// - Parameter crashes: what earlier processes of this core left; those that are blamed on a plugin count against it.
     public static func open(
-        _ options: PluginOptions, kernel: Kernel, routes: RouteTable, loop: EventLoop, crashes: [CrashRecord] = []
+        _ options: PluginOptions, kernel: Kernel, routes: RouteTable, loop: EventLoop, forms: CoreForms,
+        crashes: [CrashRecord] = []
     ) async throws(Problem) -> PluginHost {
         let decisions = try await PluginDecisions.load(kernel.store)
         for crash in crashes { try await decisions.count(crash) }
@@ -34,7 +35,7 @@ public final class PluginHost: Sendable {
         } catch {
             throw Problem(500, "plugin-directory", "the plugin directory cannot be made: \(error)")
         }
-        return PluginHost(options, decisions, HostEnvironment(kernel: kernel, loop: loop, callMilliseconds: options.callMilliseconds), routes)
+        return PluginHost(options, decisions, try HostEnvironment(kernel: kernel, loop: loop, forms: forms, options), routes)
     }
 
     private init(_ options: PluginOptions, _ decisions: PluginDecisions, _ environment: HostEnvironment, _ routes: RouteTable) {

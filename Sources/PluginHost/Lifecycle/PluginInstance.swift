@@ -27,12 +27,13 @@ final class PluginInstance: Sendable {
     let image: PluginImage
     let thread: PluginThread
     let environment: HostEnvironment
-    let accounting = PluginAccounting()
+    let accounting: PluginAccounting
     let workers: BlockingPool
     private let phaseValue = Atomic<Phase>(.loading)
     private let resources = Mutex<[cm_handle: any PluginResource]>([:])
     private let reported = Mutex<Set<String>>([])
-    let logLimit = LogLimit()
+    let logLimit = SecondLimit(perSecond: 200)
+    let eventLimit = SecondLimit(perSecond: 1_000)
     let pending = PendingRegistrations()
     /// Requests, WebSockets and job attempts under way: what a stop lets finish first.
     let underway = Atomic<Int>(0)
@@ -48,15 +49,12 @@ final class PluginInstance: Sendable {
         self.grants = grants
         self.configuration = configuration
         self.environment = environment
+        accounting = environment.accounting(of: file.note)
         thread = try PluginThread(name: "p:" + file.note.shortName)
         workers = BlockingPool(name: "w:" + file.note.shortName, threads: 8, queue: 256)
     }
 
     var id: String { note.id }
-    /// Who acts when the plugin does in its own name.
-    func principal(correlation: String = "") -> Principal {
-        Principal(kind: .system, id: "plugin:" + id, correlation: correlation)
-    }
 
     var phase: Phase {
         get { phaseValue.load(ordering: .acquiring) }
@@ -136,6 +134,18 @@ final class PluginInstance: Sendable {
     @discardableResult
     func forget(_ handle: cm_handle) -> (any PluginResource)? { resources.withLock { $0.removeValue(forKey: handle) } }
 
+    /// Whoever stands behind the handle.
+    func acting(_ handle: cm_handle) -> (any ActingResource)? { resources.withLock { $0[handle] } as? any ActingResource }
+
+    /// Forgets it and gives it to one caller only.
+    func take<Resource: PluginResource>(_ handle: cm_handle, _: Resource.Type) -> Resource? {
+        resources.withLock { resources in
+            guard let resource = resources[handle] as? Resource else { return nil }
+            resources[handle] = nil
+            return resource
+        }
+    }
+
     func count<Resource: PluginResource>(of _: Resource.Type) -> Int {
         resources.withLock { $0.values.count { $0 is Resource } }
     }
@@ -177,29 +187,31 @@ final class Handles: Sendable {
     func next() -> cm_handle { last.wrappingAdd(1, ordering: .relaxed).newValue }
 }
 
-/// Bounds the log lines of one plugin: 200 a second, what is over is counted and said once.
-final class LogLimit: Sendable {
+/// So many things a second of one plugin; what is over is counted, and said once with the next that is let through.
+final class SecondLimit: Sendable {
     private struct State {
         var second: UInt64 = 0
-        var lines = 0
+        var count = 0
         var suppressed: UInt64 = 0
     }
-    static let linesPerSecond = 200
+    private let limit: Int
     private let state = Mutex(State())
 
-    /// Whether this line may be written, and how many were left out before it.
+    init(perSecond limit: Int) { self.limit = limit }
+
+    /// Whether this one may pass, and how many were left out before it.
     func admit(now milliseconds: UInt64) -> (admitted: Bool, suppressed: UInt64) {
         state.withLock { state in
             let second = milliseconds / 1_000
             var left: UInt64 = 0
             if second != state.second {
                 state.second = second
-                state.lines = 0
+                state.count = 0
                 left = state.suppressed
                 state.suppressed = 0
             }
-            state.lines += 1
-            guard state.lines <= Self.linesPerSecond else {
+            state.count += 1
+            guard state.count <= limit else {
                 state.suppressed += 1
                 return (false, 0)
             }

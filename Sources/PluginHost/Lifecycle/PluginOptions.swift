@@ -26,6 +26,8 @@ public struct PluginOptions: Sendable {
     public var crashLimit = 1
     /// Longest time of one callback on the plugin's own thread.
     public var callMilliseconds = 30_000
+    /// What `cm.store/1` keeps for one plugin, keys, values and blobs together.
+    public var storeBytes: UInt64 = 1 << 30
     /// Images of one plugin in this process; they are never unmapped.
     public var imageLimit = 256
 

@@ -56,7 +56,11 @@ struct PluginRecord: Sendable {
         if let instance {
             object["generation"] = .integer(Int64(clamping: instance.generation))
             object["granted"] = .array(instance.grants.map(\.rawValue).sorted().map { .string($0) })
-            object["accounting"] = instance.accounting.json
+            if case .object(var costs) = instance.accounting.json {
+                costs["threads"] = .integer(Int64(instance.environment.threads.count(instance.note.shortName)))
+                costs["store_bytes"] = .integer(Int64(clamping: instance.environment.memory(of: id).bytes))
+                object["accounting"] = .object(costs)
+            }
             object["resources"] = .integer(Int64(instance.resourceCount))
             object["queue"] = .integer(Int64(instance.thread.depth))
             object["image_bytes"] = .integer(Int64(clamping: instance.image.range.upperBound - instance.image.range.lowerBound))

@@ -14,7 +14,7 @@ private final class Scratch {
         path = mkdtemp(&template).map { String(cString: $0) } ?? "/tmp"
     }
     deinit {
-        let names = ["identity.pem", "backup.pem", "backup-next.pem", "backup.fingerprint", "ca.pem", "rotation.json", "tickets"]
+        let names = ["identity.pem", "backup.pem", "backup-next.pem", "backup.fingerprint", "ca.pem", "rotation.json", "tickets", "data-key"]
         for name in names { unlink(path + "/keys/" + name) }
         rmdir(path + "/keys")
         rmdir(path)
@@ -192,6 +192,24 @@ private let day: UInt64 = 86_400_000
         safe.replace(current: secondKey)
         try identity.seal()
         #expect(try scratch.open(KeySafe(current: secondKey)).keptTicketKeys().contains(kept[0]))
+    }
+
+    @Test func theDataKeyStaysTheSameUnderEveryMasterKey() throws {
+        let scratch = Scratch()
+        let key = try scratch.open().dataKey()
+        #expect(key.count == 32)
+        #expect(scratch.mode("data-key") == 0o600)
+        let (firstKey, secondKey) = (try MasterKey(material: Random.bytes(32)), try MasterKey(material: Random.bytes(32)))
+        let safe = KeySafe(current: firstKey)
+        let identity = try scratch.open(safe)
+        #expect(try identity.dataKey() == key)
+        #expect(scratch.text("data-key").utf8.first == 1)  // The form that is sealed.
+        safe.replace(current: secondKey)
+        try identity.seal()
+        #expect(try scratch.open(KeySafe(current: secondKey)).dataKey() == key)
+        // What was sealed with it would be lost with it.
+        scratch.write("nonsense", "data-key")
+        #expect(throws: Problem.self) { try scratch.open().dataKey() }
     }
 
     @Test func whoServesTLSHearsOfARotation() throws {

@@ -1,0 +1,21 @@
+import JSON
+import Kernel
+import PluginHost
+
+extension CoreForms {
+    /// The forms of this API.
+    public static let api = CoreForms(
+        client: { clientJSON($0).serialized() },
+        commandRequest: { (body) throws(Problem) in try CommandReading.request(body, idempotencyKey: nil) },
+        target: { view in
+            var none = 0
+            var writer = JSONWriter(reserving: 512)
+            CommandWriting.target(view, showsOutput: false, &none, &writer)
+            return writer.finish()
+        },
+        command: { summary in
+            var writer = JSONWriter(reserving: 512)
+            writer.object { writer in CommandWriting.summary(summary, &writer) }
+            return writer.finish()
+        })
+}
