@@ -22,6 +22,8 @@ final class HTTPServerConnection: StreamHandler {
     private var phase = Phase.idle
     private var bufferedAtLastTick = 0
     private var scratch: [UInt8] = []
+    /// The address of the last request and its text.
+    private var lastAddress: (ip: IPAddress, text: String)?
 
     private enum Phase {
         case tls
@@ -161,6 +163,13 @@ final class HTTPServerConnection: StreamHandler {
         let delegate = exchange.delegate
         exchange.delegate = nil
         delegate?.exchangeEnded(exchange, error)
+    }
+
+    func text(of address: IPAddress) -> String {
+        if let lastAddress, lastAddress.ip == address { return lastAddress.text }
+        let text = address.description
+        lastAddress = (address, text)
+        return text
     }
 
     func markAuthenticated() { listener.authenticated(stream) }

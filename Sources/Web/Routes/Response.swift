@@ -25,7 +25,9 @@ public struct Response: Sendable {
 
     /// Bytes that the caller knows to be one JSON value.
     public static func json(bytes: [UInt8], status: Int = 200) -> Response {
-        Response(status: status, headers: ["content-type": "application/json"], body: .bytes(bytes))
+        var headers = HTTPHeaders.roomy
+        headers.add("content-type", "application/json")
+        return Response(status: status, headers: headers, body: .bytes(bytes))
     }
 
     /// 201 with `Location`.
