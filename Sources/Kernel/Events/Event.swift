@@ -79,7 +79,7 @@ public final class PublishedEvent: Sendable {
         writer.object { writer in
             writer.field("kind", kind)
             writer.field("time_ms", milliseconds)
-            if let client { writer.field("client", client.description) }
+            if let client { writer.field("client", client) }
             writer.field("subject", ifPresent: subject)
             guard !data.isEmpty else { return }
             writer.key("data")
