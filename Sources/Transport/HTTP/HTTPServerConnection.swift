@@ -299,7 +299,8 @@ final class HTTPServerConnection: StreamHandler {
         }
         if hasBody, exchange.head.method != .head, payload.byteCount <= 16 << 10 {
             payload.withUnsafeBytes { scratch.append(contentsOf: $0) }
-            sendScratch()
+            let bytes = scratch
+            stream.sendAtOnce(bytes.span.bytes)
         } else {
             sendScratch()
             if hasBody, exchange.head.method != .head { stream.send(payload) }
