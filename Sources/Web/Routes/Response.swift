@@ -53,14 +53,13 @@ public struct Response: Sendable {
         Response(status: status, headers: ["content-type": contentType], body: .stream(length: length, produce))
     }
 
-    public func with(_ name: String, _ value: String) -> Response {
-        var response = self
-        response.headers.set(name, value)
-        return response
+    public consuming func with(_ name: String, _ value: String) -> Response {
+        headers.set(name, value)
+        return self
     }
 
     /// With a strong validator; the pipeline answers 304 when the request has it in `If-None-Match`.
-    public func tagged(_ tag: String) -> Response { with("etag", "\"\(tag)\"") }
+    public consuming func tagged(_ tag: String) -> Response { with("etag", "\"\(tag)\"") }
 }
 
 /// The peer went away, or the server stops: what is left of the body has no reader.
