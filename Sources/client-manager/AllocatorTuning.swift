@@ -9,7 +9,7 @@ enum AllocatorTuning {
     /// Starts the program anew with a larger cache, unless somebody has set the variable. Before any thread. Goes on
     /// as it is where the program cannot be started again.
     static func restartOnce() {
-        guard getenv(variable) == nil, setenv(variable, "glibc.malloc.tcache_count=256", 1) == 0 else { return }
+        guard getenv(variable) == nil, setenv(variable, "glibc.malloc.tcache_count=256:glibc.malloc.top_pad=524288", 1) == 0 else { return }
         var path = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
         // By its own path: the name of the link would become the name of the process.
         guard readlink("/proc/self/exe", &path, Int(PATH_MAX)) > 0 else { return }
