@@ -1,3 +1,5 @@
+import JSON
+
 /// A 128-bit identifier, ordered by the time it was made: 48 bits of Unix milliseconds, then 80 random bits.
 ///
 /// Its text is 26 upper-case Crockford base-32 characters, the first of them 0 to 7 (the form known as ULID). No label
@@ -21,13 +23,15 @@ public struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConv
     }
 
     /// The 26-character form, in either case; `nil` for anything else.
-    public init?(_ text: some StringProtocol) {
-        let characters = text.utf8
-        guard characters.count == 26, let first = characters.first, first >= 0x30, first <= 0x37 else { return nil }
+    public init?(_ text: some StringProtocol) { self.init(String(text)) }
+
+    public init?(_ text: String) {
+        let characters = text.utf8Span.span
+        guard characters.count == 26, characters[0] >= 0x30, characters[0] <= 0x37 else { return nil }
         var high: UInt64 = 0
         var low: UInt64 = 0
-        for character in characters {
-            guard let value = Crockford.value(of: character) else { return nil }
+        for index in characters.indices {
+            guard let value = Crockford.value(of: characters[index]) else { return nil }
             high = high << 5 | low >> 59
             low = low << 5 | UInt64(value)
         }
@@ -53,18 +57,34 @@ public struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConv
 
     public var description: String {
         String(unsafeUninitializedCapacity: 26) { buffer in
-            var high = high
-            var low = low
-            for index in stride(from: 25, through: 0, by: -1) {
-                buffer[index] = Crockford.character(of: UInt8(low & 31))
-                low = low >> 5 | high << 59
-                high >>= 5
-            }
+            let text = text
+            for index in 0..<26 { buffer[index] = text[index] }
             return 26
         }
     }
 
+    private var text: [26 of UInt8] {
+        var text = [26 of UInt8](repeating: 0)
+        var high = high
+        var low = low
+        var index = 26
+        while index > 0 {
+            index -= 1
+            text[index] = Crockford.character(of: UInt8(low & 31))
+            low = low >> 5 | high << 59
+            high >>= 5
+        }
+        return text
+    }
+
     public static func < (a: Self, b: Self) -> Bool { (a.high, a.low) < (b.high, b.low) }
+}
+
+extension Identifier: JSONWritable {
+    public func write(to writer: inout JSONWriter) {
+        let text = text
+        writer.plain(text.span)
+    }
 }
 
 public enum ClientKind: Sendable {}
@@ -77,16 +97,8 @@ public typealias CommandID = Identifier<CommandKind>
 
 private enum Crockford {
     /// The digits without I, L, O and U.
-    static func character(of value: UInt8) -> UInt8 {
-        switch value {
-        case 0...9: 0x30 + value
-        case 10...17: 0x41 + (value - 10)  // A … H
-        case 18, 19: 0x4A + (value - 18)  // J K
-        case 20, 21: 0x4D + (value - 20)  // M N
-        case 22...26: 0x50 + (value - 22)  // P … T
-        default: 0x56 + (value - 27)  // V … Z
-        }
-    }
+    static func character(of value: UInt8) -> UInt8 { digits.utf8Start[Int(value & 31)] }
+    private static let digits: StaticString = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
     static func value(of character: UInt8) -> UInt8? {
         switch character & 0xDF {

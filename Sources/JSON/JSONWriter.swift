@@ -120,6 +120,14 @@ public struct JSONWriter: ~Copyable {
         appendQuoted(value)
     }
 
+    /// A string of which the caller knows that no byte of it needs an escape.
+    public mutating func plain(_ ascii: Span<UInt8>) {
+        separate()
+        bytes.append(UInt8(ascii: "\""))
+        ascii.withUnsafeBufferPointer { bytes.append(contentsOf: $0) }
+        bytes.append(UInt8(ascii: "\""))
+    }
+
     // MARK: Bytes
 
     /// A comma, unless the last byte shows that nothing stands before: no JSON value ends in one of these.

@@ -48,12 +48,15 @@ struct CommandMetrics {
         observers.event = { event in
             if event.kind == .submitted { submitted.add() }
             events.publish(
-                Event(
-                    kind: event.kind.rawValue, client: event.client, subject: "\(event.command)",
-                    data: [
-                        "title": .string(event.title), "by": .string(event.principal),
-                        "targets": .integer(Int64(event.targetCount)),
-                    ]))
+                Event(kind: event.kind.rawValue, client: event.client) {
+                    (
+                        "\(event.command)",
+                        [
+                            "title": .string(event.title), "by": .string(event.principal),
+                            "targets": .integer(Int64(event.targetCount)),
+                        ]
+                    )
+                })
         }
         self.observers = observers
     }

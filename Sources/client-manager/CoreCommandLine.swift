@@ -65,6 +65,7 @@ enum CoreCommandLine {
                 return fail("--data-dir DIR is missing: the folder where everything durable is kept", status: 2)
             }
             let configuration = try load(flags)
+            AllocatorTuning.restartOnce()
             if flags.has("respawn"), getenv(Respawn.variable) == nil {
                 return Respawn.run(arguments: ["serve"] + arguments, directory: directory, configuration: configuration)
             }

@@ -16,7 +16,7 @@ enum CommandWriting {
     }
 
     static func summary(_ summary: CommandSummary, _ writer: inout JSONWriter) {
-        writer.field("id", summary.id.description)
+        writer.field("id", summary.id)
         writer.field("title", summary.title)
         writer.field("state", summary.isFinished ? "finished" : "running")
         writer.field("created_at", summary.id.milliseconds)
@@ -34,7 +34,7 @@ enum CommandWriting {
         var budget = outputBytes
         var writer = JSONWriter(reserving: 512 + 256 * answer.targets.count)
         writer.object { writer in
-            writer.field("id", answer.id.description)
+            writer.field("id", answer.id)
             writer.field("state", answer.isFinished ? "finished" : "running")
             writer.field("target_count", answer.targetCount)
             counts(answer.counts, of: answer.targetCount, &writer)
@@ -52,7 +52,7 @@ enum CommandWriting {
         _ view: TargetView, showsOutput: Bool, _ budget: inout Int, _ writer: inout JSONWriter
     ) {
         writer.object { writer in
-            writer.field("client", view.client.description)
+            writer.field("client", view.client)
             writer.field("state", view.state)
             if let end = view.end { self.end(end, &writer) }
             writer.field("recorded_at", ifPresent: view.recordedAt)

@@ -8,6 +8,8 @@ import Reactor
 public final class SimulatedExecutor: Executor {
     public weak var observer: (any ExecutorObserver)?
     public private(set) var started = 0
+    /// Nothing runs, and the core has acknowledged everything.
+    public var isIdle: Bool { executions.isEmpty }
 
     private struct Execution {
         var command: CommandID

@@ -17,17 +17,17 @@ struct CommandAdmission: CommandAuthority {
                 .filter { outOfService($0) == nil }
         case .clients(let named):
             for id in named {
+                guard let state = clients.state(of: id) else { throw .notFound("there is no client \(id)") }
                 try require(id, within: scope, principal)
-                if let code = outOfService(id) { throw .conflict(code, "client \(id) is out of service") }
+                if state == .revoked { throw .conflict("client-revoked", "client \(id) is out of service") }
             }
             admitted = named
         }
-        for id in admitted { try security.spend(client: id.description) }
+        for id in admitted { try security.spend(client: id) }
         return admitted
     }
 
     private func require(_ id: ClientID, within scope: AccessScope, _ principal: Principal) throws(Problem) {
-        guard clients.state(of: id) != nil else { throw .notFound("there is no client \(id)") }
         guard !scope.isEverything else { return }
         for selector in scope.denied where try clients.matches(selector, id) {
             throw .forbidden("\(principal.id) may not run this on client \(id)")

@@ -1,4 +1,5 @@
 import AgentProtocol
+import Crypto
 import Synchronization
 
 /// Hands out command ids and the row numbers of targets.
@@ -37,6 +38,20 @@ final class CommandNumbers: Sendable {
             let first = state.nextTarget
             state.nextTarget += Int64(targets)
             return Range(command: CommandID(high: high, low: low), firstTarget: first)
+        }
+    }
+}
+
+/// Random numbers, drawn many at a time: one by one each would cost a system call.
+final class RandomNumbers: Sendable {
+    private let drawn = Mutex<[UInt64]>([])
+
+    func next() -> UInt64 {
+        drawn.withLock { drawn in
+            if drawn.isEmpty {
+                drawn = Random.bytes(1_024).withUnsafeBytes { Array($0.bindMemory(to: UInt64.self)) }
+            }
+            return drawn.removeLast()
         }
     }
 }

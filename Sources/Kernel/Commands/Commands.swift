@@ -41,7 +41,7 @@ public final class Commands: Sendable {
         /// Unix milliseconds.
         public var now: @Sendable () -> UInt64 = { unixMilliseconds() }
         /// For the ids.
-        public var random: @Sendable () -> UInt64 = { .random(in: .min ... .max) }
+        public var random: @Sendable () -> UInt64 = RandomNumbers().next
 
         public init(store: Store, outputs: OutputStore, authority: any CommandAuthority, templates: Templates) {
             self.store = store

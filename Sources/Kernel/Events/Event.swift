@@ -1,32 +1,104 @@
 import AgentProtocol
 import JSON
+import Synchronization
 
 /// Something that happened, for live views and webhooks. Not a record: the audit trail and each area's tables are that.
 public struct Event: Sendable {
     /// `area.what`: `client.online`, `command.finished`, `settings.changed`, …
-    public var kind: String
-    public var client: ClientID?
-    /// What else it is about: a command's id, a setting's name.
-    public var subject: String?
-    public var data: JSONValue
+    public let kind: String
+    public let client: ClientID?
+    let content: Content
 
+    enum Content: Sendable {
+        case ready(subject: String?, data: [UInt8])
+        case later(@Sendable () -> (subject: String?, data: JSONValue))
+    }
+
+    /// - Parameter subject: what else it is about: a command's id, a setting's name.
     public init(kind: String, client: ClientID? = nil, subject: String? = nil, data: JSONValue = .null) {
         self.kind = kind
         self.client = client
-        self.subject = subject
-        self.data = data
+        content = .ready(subject: subject, data: data.isNull ? [] : data.serialized())
+    }
+
+    /// For what happens often: subject and data are made when the first reader asks, and never if nobody does.
+    public init(kind: String, client: ClientID?, later: @escaping @Sendable () -> (subject: String?, data: JSONValue)) {
+        self.kind = kind
+        self.client = client
+        content = .later(later)
     }
 }
 
 /// An event with its place in the order of this core's events, as readers get it.
-public struct PublishedEvent: Sendable {
+public final class PublishedEvent: Sendable {
     /// Counts from 1 when the core starts; see `EventCursor` for the form that survives a restart.
     public let sequence: UInt64
     public let kind: String
     public let client: ClientID?
-    public let subject: String?
+    private let milliseconds: UInt64
+    private enum Form {
+        case raw(Event.Content)
+        case shown(subject: String?, json: [UInt8])
+    }
+    private let form: Mutex<Form>
+
+    init(_ event: Event, sequence: UInt64, milliseconds: UInt64) {
+        self.sequence = sequence
+        self.milliseconds = milliseconds
+        kind = event.kind
+        client = event.client
+        form = Mutex(.raw(event.content))
+    }
+
     /// `{"kind", "time_ms", "client", "subject", "data"}`, made once for all readers.
-    public let json: [UInt8]
+    public var json: [UInt8] { shown.json }
+    public var subject: String? { shown.subject }
+
+    private var shown: (subject: String?, json: [UInt8]) {
+        form.withLock { form in
+            let subject: String?
+            let data: [UInt8]
+            switch form {
+            case .shown(let subject, let json): return (subject, json)
+            case .raw(.ready(let known, let bytes)): (subject, data) = (known, bytes)
+            case .raw(.later(let make)):
+                let made = make()
+                (subject, data) = (made.subject, made.data.isNull ? [] : made.data.serialized())
+            }
+            let json = encode(subject, data)
+            form = .shown(subject: subject, json: json)
+            return (subject, json)
+        }
+    }
+
+    /// What one event may carry; more is left out and says so.
+    static let maximumDataBytes = 4_096
+
+    private func encode(_ subject: String?, _ data: [UInt8]) -> [UInt8] {
+        var writer = JSONWriter()
+        writer.object { writer in
+            writer.field("kind", kind)
+            writer.field("time_ms", milliseconds)
+            if let client { writer.field("client", client) }
+            writer.field("subject", ifPresent: subject)
+            guard !data.isEmpty else { return }
+            writer.key("data")
+            if data.count <= Self.maximumDataBytes {
+                writer.raw(data)
+            } else {
+                writer.object { $0.field("left_out_bytes", data.count) }
+            }
+        }
+        return writer.finish()
+    }
+
+    /// What it holds, about; at least what its JSON will take.
+    static func weight(of event: Event) -> Int {
+        switch event.content {
+        case .ready(let subject, let data): 128 + event.kind.utf8.count + 2 * (subject?.utf8.count ?? 0) + min(data.count, maximumDataBytes)
+        case .later: 512
+        }
+    }
 }
 
 /// The position of a reader, as it travels in `Last-Event-ID`: `<run>-<sequence>`. The run tells the events of this

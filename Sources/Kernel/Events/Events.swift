@@ -14,7 +14,7 @@ public final class Events: Sendable {
 
     private struct State: ~Copyable {
         /// Slot of sequence s: (s − 1) mod capacity.
-        var ring: [PublishedEvent?] = []
+        var ring: [(event: PublishedEvent, weight: Int)?] = []
         var newest: UInt64 = 0
         /// Lowest sequence that is still held.
         var oldest: UInt64 = 1
@@ -24,9 +24,6 @@ public final class Events: Sendable {
     }
     private let state = Mutex(State())
 
-    /// What one event may carry; more is left out and says so.
-    static let maximumDataBytes = 4_096
-
     public init(run: UInt64 = unixMilliseconds(), capacity: Int = 16_384, maximumBytes: Int = 8 << 20) {
         self.run = run
         self.capacity = max(1, capacity)
@@ -34,17 +31,18 @@ public final class Events: Sendable {
     }
 
     public func publish(_ event: Event) {
-        let json = Self.encode(event, milliseconds: unixMilliseconds())
+        let milliseconds = unixMilliseconds()
+        let weight = PublishedEvent.weight(of: event)
         let waiters = state.withLock { state in
             state.newest += 1
-            let published = PublishedEvent(
-                sequence: state.newest, kind: event.kind, client: event.client, subject: event.subject, json: json)
+            let published = PublishedEvent(event, sequence: state.newest, milliseconds: milliseconds)
             let slot = Int((state.newest - 1) % UInt64(capacity))
             if slot == state.ring.count { state.ring.append(nil) }
             if state.newest - state.oldest >= UInt64(capacity) { dropOldest(&state) }
-            state.ring[slot] = published
-            state.bytes += json.count
+            state.ring[slot] = (published, weight)
+            state.bytes += weight
             while state.bytes > maximumBytes && state.oldest < state.newest { dropOldest(&state) }
+            guard !state.waiters.isEmpty else { return state.waiters }
             defer { state.waiters = [:] }
             return state.waiters
         }
@@ -53,7 +51,7 @@ public final class Events: Sendable {
 
     private func dropOldest(_ state: inout State) {
         let slot = Int((state.oldest - 1) % UInt64(capacity))
-        state.bytes -= state.ring[slot]?.json.count ?? 0
+        state.bytes -= state.ring[slot]?.weight ?? 0
         state.ring[slot] = nil
         state.oldest += 1
     }
@@ -81,7 +79,7 @@ public final class Events: Sendable {
             var events: [PublishedEvent] = []
             var sequence = first
             while sequence <= state.newest && events.count < limit {
-                if let event = state.ring[Int((sequence - 1) % UInt64(capacity))] { events.append(event) }
+                if let event = state.ring[Int((sequence - 1) % UInt64(capacity))] { events.append(event.event) }
                 sequence += 1
             }
             return Page(
@@ -116,24 +114,5 @@ public final class Events: Sendable {
 
     private func wake(_ waiter: UInt64) {
         state.withLock { $0.waiters.removeValue(forKey: waiter) }?.resume()
-    }
-
-    private static func encode(_ event: Event, milliseconds: UInt64) -> [UInt8] {
-        var writer = JSONWriter()
-        writer.object { writer in
-            writer.field("kind", event.kind)
-            writer.field("time_ms", milliseconds)
-            if let client = event.client { writer.field("client", client.description) }
-            writer.field("subject", ifPresent: event.subject)
-            guard !event.data.isNull else { return }
-            let data = event.data.serialized()
-            writer.key("data")
-            if data.count <= maximumDataBytes {
-                writer.raw(data)
-            } else {
-                writer.object { $0.field("left_out_bytes", data.count) }
-            }
-        }
-        return writer.finish()
     }
 }

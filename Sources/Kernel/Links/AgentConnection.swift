@@ -54,6 +54,12 @@ final class AgentConnection: WebSocketDelegate {
     private var agentKey: [UInt8] = []
     private var liveness: Liveness?
     private var timer: Timer?
+    /// Commands whose ends are durable and whose agent does not know it yet: the word rides with the next message, or
+    /// goes alone when the home says so.
+    private var settled: [CommandID] = []
+    /// The home has been asked to.
+    private var isOwing = false
+    private static let mostSettled = 32
 
     private var heartbeatSeconds: UInt64 = 15
     private var jitterPercent: UInt8 = 10
@@ -334,7 +340,17 @@ final class AgentConnection: WebSocketDelegate {
 
     private func acknowledge(_ command: CommandID) {
         guard phase == .active else { return }
-        write { channels.acknowledge(command, to: &$0) }
+        settled.append(command)
+        if settled.count >= Self.mostSettled { return write { _ in } }
+        guard !isOwing else { return }
+        isOwing = true
+        home.owe(self)
+    }
+
+    /// The home's time is up.
+    func tellSettled() {
+        isOwing = false
+        if phase == .active { write { _ in } }
     }
 
     // MARK: Wishes of the kernel, through the link
@@ -406,10 +422,14 @@ final class AgentConnection: WebSocketDelegate {
 
     // MARK: Sending
 
-    /// One message of what `body` writes; nothing if it writes nothing.
+    /// One message of what `body` writes, after what is settled; nothing if there is nothing.
     @inline(__always)
     private func write(_ body: (inout FrameWriter) -> Void) {
         home.writer.reset()
+        if !settled.isEmpty {
+            for command in settled { channels.acknowledge(command, to: &home.writer) }
+            settled.removeAll(keepingCapacity: true)
+        }
         body(&home.writer)
         guard !home.writer.bytes.isEmpty else { return }
         if let seal {
@@ -530,6 +550,7 @@ final class AgentConnection: WebSocketDelegate {
         opening = nil
         seal = nil
         channels = CoreChannelsStateMachine()
+        settled = []
         home.remove(self)
         guard let link else { return }
         self.link = nil

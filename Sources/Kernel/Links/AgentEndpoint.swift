@@ -131,6 +131,11 @@ final class LinkHome {
     /// Connections that are not yet accepted or pending.
     var handshakes = 0
     private var connections: [AgentConnection] = []
+    /// They owe their agents an acknowledgement.
+    private var owing: [AgentConnection] = []
+    private var owingTimer: Timer?
+    /// A packet of its own for each acknowledgement would be a third of a short command's cost.
+    private static let owingMilliseconds: UInt64 = 100
 
     init(endpoint: AgentEndpoint, loop: EventLoop) {
         self.endpoint = endpoint
@@ -138,6 +143,21 @@ final class LinkHome {
     }
 
     var count: Int { connections.count }
+
+    /// Calls `tellSettled` soon, unless the connection ends before.
+    func owe(_ connection: AgentConnection) {
+        owing.append(connection)
+        guard owing.count == 1 else { return }
+        let timer = owingTimer ?? Timer { [unowned self] in payOff() }
+        owingTimer = timer
+        loop.schedule(timer, afterMilliseconds: Self.owingMilliseconds)
+    }
+
+    private func payOff() {
+        let connections = owing
+        owing.removeAll(keepingCapacity: true)
+        for connection in connections { connection.tellSettled() }
+    }
 
     func add(_ connection: AgentConnection) {
         connection.place = connections.count

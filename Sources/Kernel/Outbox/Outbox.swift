@@ -23,6 +23,8 @@ public final class Outbox: Sendable {
         var webhook: Webhook
         var secret: [UInt8]
         var auditPosition: UInt64
+        /// The newest event when it was made or switched on: it gets what comes after.
+        var eventsAfter: UInt64
         var waiting = 0
         var isBusy = false
     }
@@ -43,6 +45,7 @@ public final class Outbox: Sendable {
     let state = Mutex(State())
     let deliveryWakeup = Wakeup()
     let auditWakeup = Wakeup()
+    let eventWakeup = Wakeup()
 
     public static func load(
         store: Store, events: Events, audit: Audit, safe: KeySafe, sender: any WebhookSender,
@@ -70,7 +73,8 @@ public final class Outbox: Sendable {
             let secret = try safe.open(sealed, name: "webhook:\(webhook.id)").secret
             outbox.state.withLock {
                 $0.entries[webhook.id] = Entry(
-                    webhook: webhook, secret: secret, auditPosition: position, waiting: waiting)
+                    webhook: webhook, secret: secret, auditPosition: position, eventsAfter: 0,
+                    waiting: waiting)
             }
         }
         return outbox
@@ -91,8 +95,11 @@ public final class Outbox: Sendable {
 
     /// Starts storing and delivering, with the events from now on, until `stop`.
     public func start(on loop: EventLoop, log: @escaping @Sendable (Problem) -> Void = { _ in }) {
-        let position = events.end
-        loop.spawn { await self.storeEvents(from: position, on: loop, log) }
+        let newest = events.end.sequence
+        state.withLock { state in
+            for id in state.entries.keys { state.entries[id]?.eventsAfter = newest }
+        }
+        loop.spawn { await self.storeEvents(on: loop, log) }
         loop.spawn { await self.storeAuditRecords(on: loop, log) }
         loop.spawn { await self.deliver(on: loop, log) }
     }
@@ -102,6 +109,7 @@ public final class Outbox: Sendable {
         state.withLock { $0.stopping = true }
         deliveryWakeup.signal()
         auditWakeup.signal()
+        eventWakeup.signal()
     }
 
     var isStopping: Bool { state.withLock { $0.stopping } }

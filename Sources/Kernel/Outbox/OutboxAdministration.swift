@@ -33,10 +33,13 @@ extension Outbox {
                 webhook.isEnabled, sealed, now, principal.id, record - 1)
             return record - 1
         }
+        let newest = events.end.sequence
         state.withLock {
-            $0.entries[id] = Entry(webhook: webhook, secret: Array(secret.utf8), auditPosition: position)
+            $0.entries[id] = Entry(
+                webhook: webhook, secret: Array(secret.utf8), auditPosition: position, eventsAfter: newest)
         }
         auditWakeup.signal()
+        eventWakeup.signal()
         return (try await get(id), secret)
     }
 
@@ -69,12 +72,15 @@ extension Outbox {
             try transaction.audit(AuditRecord(
                 principal: principal, action: "webhook.change", target: id, detail: detail))
         }
+        let newest = events.end.sequence
         state.withLock { state in
+            if state.entries[id]?.webhook.isEnabled == false { state.entries[id]?.eventsAfter = newest }
             state.entries[id]?.webhook = changed
             if let secret { state.entries[id]?.secret = secret }
         }
         deliveryWakeup.signal()
         auditWakeup.signal()
+        eventWakeup.signal()
         return try await get(id)
     }
 

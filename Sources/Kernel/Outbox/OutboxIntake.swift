@@ -11,12 +11,19 @@ private struct NewDelivery: Sendable {
 extension Outbox {
     // MARK: Events
 
-    /// Stores what webhooks want of the live events, in their order.
-    func storeEvents(from start: EventCursor, on loop: EventLoop, _ log: @Sendable (Problem) -> Void) async {
-        var position = start
+    /// Stores what webhooks want of the live events, in their order. While nobody wants any, nothing wakes for them.
+    func storeEvents(on loop: EventLoop, _ log: @Sendable (Problem) -> Void) async {
+        var position: EventCursor?
         while !isStopping {
-            await events.wait(after: position, milliseconds: 5_000)
-            let page = events.page(after: position)
+            guard let first = eventHooks().map(\.eventsAfter).min() else {
+                position = nil
+                await eventWakeup.wait(milliseconds: 60_000, on: loop)
+                continue
+            }
+            let reached = position ?? EventCursor(run: events.run, sequence: first)
+            position = reached
+            await events.wait(after: reached, milliseconds: 5_000)
+            let page = events.page(after: reached)
             guard !page.events.isEmpty || page.missed > 0 else { continue }
             do throws(Problem) {
                 try await store(page)
@@ -29,17 +36,19 @@ extension Outbox {
         }
     }
 
-    private func store(_ page: Events.Page) async throws(Problem) {
-        let hooks = state.withLock { state in
+    private func eventHooks() -> [Entry] {
+        state.withLock { state in
             state.entries.values.filter { $0.webhook.isEnabled && $0.webhook.source == .events }
         }
-        guard !hooks.isEmpty else { return }
+    }
+
+    private func store(_ page: Events.Page) async throws(Problem) {
         var new: [NewDelivery] = []
         var dropped: [String: Int] = [:]
-        for hook in hooks {
+        for hook in eventHooks() {
             var room = limits.waiting - hook.waiting
             if page.missed > 0 { dropped[hook.webhook.id] = Int(clamping: page.missed) }
-            for event in page.events where wants(hook.webhook, event) {
+            for event in page.events where event.sequence > hook.eventsAfter && wants(hook.webhook, event) {
                 if room > 0 {
                     new.append(NewDelivery(webhook: hook.webhook.id, kind: event.kind, body: event.json))
                     room -= 1

@@ -19,7 +19,7 @@ final class RateBucket: Sendable {
     init(key: String) { self.key = key }
 
     func spend(limit: Int, now: UInt64) throws(Problem) -> RateLimit {
-        let rate = RateLimiter.Rate(limit)
+        let rate = RateLimit.Rate(limit)
         var known = fullAt.load(ordering: .relaxed)
         while true {
             let ahead = max(known, now) - now
@@ -43,19 +43,22 @@ final class RateBucket: Sendable {
 /// algorithm). A bucket that is full again is the same as none, so memory holds only what was used in the last second.
 ///
 /// Any thread; one look-up under a short lock.
-public final class RateLimiter: Sendable {
+final class RateLimiter<Key: Hashable & Sendable>: Sendable {
     private struct State: ~Copyable {
         /// Monotonic nanoseconds at which the bucket is full.
-        var fullAt: [String: UInt64] = [:]
-        var limits: [String: Int] = [:]
+        var fullAt: [Key: UInt64] = [:]
         var nextSweep: UInt64 = 0
         var refused: UInt64 = 0
     }
     private let state = Mutex(State())
     private let maximumKeys: Int
+    private let everyoneElse: Key
 
-    /// - Parameter maximumKeys: buckets in use at once; keys beyond them share one.
-    public init(maximumKeys: Int = 65_536) { self.maximumKeys = maximumKeys }
+    /// - Parameter maximumKeys: buckets in use at once; keys beyond them share that of `everyoneElse`.
+    init(maximumKeys: Int = 65_536, everyoneElse: Key) {
+        self.maximumKeys = maximumKeys
+        self.everyoneElse = everyoneElse
+    }
 
     /// Takes one request out of the bucket.
     /// - Parameters:
@@ -63,13 +66,13 @@ public final class RateLimiter: Sendable {
     ///   - now: monotonic nanoseconds.
     /// - Throws: 429 `rate-limited` with the seconds to wait.
     @discardableResult
-    public func spend(_ key: String, limit: Int, now: UInt64, cost: Int = 1) throws(Problem) -> RateLimit {
-        let rate = Rate(limit)
+    func spend(_ key: Key, limit: Int, now: UInt64, cost: Int = 1) throws(Problem) -> RateLimit {
+        let rate = RateLimit.Rate(limit)
         let needed = rate.interval * UInt64(max(1, cost))
         let (isAllowed, ahead): (Bool, UInt64) = state.withLock { state in
             if now >= state.nextSweep || state.fullAt.count > maximumKeys { Self.sweep(&state, now) }
             let known = state.fullAt[key]
-            let key = known == nil && state.fullAt.count >= maximumKeys ? Self.shared : key
+            let key = known == nil && state.fullAt.count >= maximumKeys ? everyoneElse : key
             let fullAt = max(known ?? state.fullAt[key] ?? now, now)
             let ahead = fullAt - now
             guard ahead + needed <= rate.size else {
@@ -84,24 +87,22 @@ public final class RateLimiter: Sendable {
     }
 
     /// What is left, without taking anything.
-    public func peek(_ key: String, limit: Int, now: UInt64) -> RateLimit {
+    func peek(_ key: Key, limit: Int, now: UInt64) -> RateLimit {
         let fullAt = state.withLock { $0.fullAt[key] } ?? now
-        return Rate(limit).describe(ahead: max(fullAt, now) - now)
+        return RateLimit.Rate(limit).describe(ahead: max(fullAt, now) - now)
     }
 
     /// Fills the bucket again.
-    public func reset(_ key: String) { state.withLock { _ = $0.fullAt.removeValue(forKey: key) } }
-    public func resetAll() { state.withLock { $0.fullAt.removeAll() } }
+    func reset(_ key: Key) { state.withLock { _ = $0.fullAt.removeValue(forKey: key) } }
+    func resetAll() { state.withLock { $0.fullAt.removeAll() } }
 
     /// Keys that are being used now, busiest first.
-    public func active(now: UInt64, atMost count: Int) -> [(key: String, aheadNanoseconds: UInt64)] {
+    func active(now: UInt64, atMost count: Int) -> [(key: Key, aheadNanoseconds: UInt64)] {
         let used = state.withLock { state in state.fullAt.filter { $0.value > now } }
         return used.sorted { $0.value > $1.value }.prefix(count).map { ($0.key, $0.value - now) }
     }
 
-    public var refusedCount: UInt64 { state.withLock { $0.refused } }
-
-    private static let shared = "everyone-else"
+    var refusedCount: UInt64 { state.withLock { $0.refused } }
 
     private static func sweep(_ state: inout State, _ now: UInt64) {
         // At most each 100 ms, so that a flood of keys does not make each request walk the table.
@@ -114,6 +115,9 @@ public final class RateLimiter: Sendable {
         state.fullAt = state.fullAt.filter { $0.value > now }
     }
 
+}
+
+extension RateLimit {
     /// A number of requests per second, in nanoseconds.
     struct Rate {
         let limit: Int
@@ -140,12 +144,12 @@ public final class RateLimiter: Sendable {
     }
 }
 
-extension RateLimiter {
+enum StrangerKey {
     /// IPv6 strangers have 2^64 addresses each: they count by their /64.
     static func group(_ address: String) -> String {
         guard address.utf8.contains(0x3A) else { return address }
         return Network(address, prefix: 64)?.description ?? address
     }
 
-    static func stranger(_ address: String) -> String { "address:" + group(address) }
+    static func of(_ address: String) -> String { "address:" + group(address) }
 }

@@ -1,3 +1,4 @@
+import AgentProtocol
 import Crypto
 import Reactor
 import Synchronization
@@ -36,7 +37,8 @@ public final class Security: Sendable {
     let pool: BlockingPool
     let clock: @Sendable () -> UInt64
     let state = Mutex(SecurityState())
-    let limiter = RateLimiter()
+    let limiter = RateLimiter(everyoneElse: "everyone-else")
+    let clientLimiter = RateLimiter(everyoneElse: ClientID(high: 0, low: 0))
     let revocations = Revocations()
 
     public static let migrations = SecuritySchema.migrations
@@ -105,12 +107,12 @@ public final class Security: Sendable {
 
     /// Takes one request out of the bucket of somebody who has proved nothing.
     public func admitStranger(_ address: String) throws(Problem) {
-        try limiter.spend(RateLimiter.stranger(address), limit: options.strangerRate, now: monotonicNanoseconds())
+        try limiter.spend(StrangerKey.of(address), limit: options.strangerRate, now: monotonicNanoseconds())
     }
 
     /// Takes one command out of a client's bucket.
-    public func spend(client: String) throws(Problem) {
-        try limiter.spend("client:" + client, limit: options.clientRate, now: monotonicNanoseconds())
+    public func spend(client: ClientID) throws(Problem) {
+        try clientLimiter.spend(client, limit: options.clientRate, now: monotonicNanoseconds())
     }
 
     /// Whether any role gives the right at all; for a right over clients, on any client.

@@ -1,3 +1,4 @@
+import AgentProtocol
 import JSON
 import Reactor
 
@@ -20,8 +21,11 @@ extension Security {
         var list = knownBuckets(now)
         for entry in limiter.active(now: now, atMost: 400) {
             let kind = String(entry.key.prefix { $0 != ":" })
-            let limit = kind == "client" ? options.clientRate : kind == "address" ? options.strangerRate : options.userRate
+            let limit = kind == "address" ? options.strangerRate : options.userRate
             list.append(status(entry.key, kind, limit, entry.aheadNanoseconds))
+        }
+        for entry in clientLimiter.active(now: now, atMost: 400) {
+            list.append(status("client:\(entry.key)", "client", options.clientRate, entry.aheadNanoseconds))
         }
         for (key, milliseconds) in state.withLock({ $0.lockOut.locks(now: clock()) }).prefix(200) {
             list.append(
@@ -44,7 +48,7 @@ extension Security {
 
     private func status(_ key: String, _ kind: String, _ limit: Int, _ ahead: UInt64) -> LimitStatus {
         LimitStatus(
-            key: key, kind: kind, account: nil, limit: limit, remaining: RateLimiter.Rate(limit).describe(ahead: ahead).remaining,
+            key: key, kind: kind, account: nil, limit: limit, remaining: RateLimit.Rate(limit).describe(ahead: ahead).remaining,
             resetMilliseconds: ahead / 1_000_000)
     }
 
@@ -57,10 +61,13 @@ extension Security {
         for bucket in buckets where key == nil || bucket.key == key { bucket.reset() }
         guard let key else {
             limiter.resetAll()
+            clientLimiter.resetAll()
             return state.withLock { $0.lockOut.resetAll() }
         }
         if key.hasPrefix("log-in:") {
             state.withLock { $0.lockOut.reset(address: String(key.dropFirst(7))) }
+        } else if key.hasPrefix("client:"), let client = ClientID(key.dropFirst(7)) {
+            clientLimiter.reset(client)
         } else {
             limiter.reset(key)
         }

@@ -17,7 +17,7 @@ extension Security {
     public func logIn(
         name: String, password: String, code: String?, address: String, correlation: String
     ) async throws(Problem) -> SessionGrant {
-        let group = RateLimiter.group(address)
+        let group = StrangerKey.group(address)
         let account = String(name.prefix(64))
         let stored = try beginLogIn(account, group)
         let hash = stored?.password
@@ -184,7 +184,7 @@ extension Security {
     public func changeOwnPassword(old: String, new: String, by principal: Principal) async throws(Problem) {
         guard principal.kind == .user else { throw .forbidden("only a logged-in user has a password") }
         let (address, account) = (principal.address ?? "", principal.id)
-        let group = RateLimiter.group(address)
+        let group = StrangerKey.group(address)
         let hash = try beginLogIn(account, group)?.password
         let isRight: Bool
         do throws(Problem) {

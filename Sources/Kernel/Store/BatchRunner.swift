@@ -63,7 +63,7 @@ final class BatchRunner {
 
     private func attempt(_ batch: [WriteRequest], savepoints: Bool) -> Outcome {
         let head = chain.head
-        do throws(StoreError) { try connection.execute("BEGIN IMMEDIATE") } catch { return .commitFailed(error) }
+        do throws(StoreError) { try connection.executeKept("BEGIN IMMEDIATE") } catch { return .commitFailed(error) }
         let transaction = Transaction(access: StoreAccess(connection: connection), chain: chain)
         var succeeded = 0
         for request in batch where request.failure == nil {
@@ -80,7 +80,7 @@ final class BatchRunner {
             return .done
         }
         killPoint("store.before-commit")
-        do throws(StoreError) { try connection.execute("COMMIT") } catch {
+        do throws(StoreError) { try connection.executeKept("COMMIT") } catch {
             rollBack(to: head)
             return .commitFailed(error)
         }

@@ -67,6 +67,11 @@ final class Connection {
         guard status == SQLITE_OK else { throw error(status) }
     }
 
+    /// The same for what is run again and again: the statement is kept.
+    func executeKept(_ sql: StaticString) throws(StoreError) {
+        try withStatement(sql) { (statement) throws(StoreError) in _ = try step(statement) }
+    }
+
     /// Lends the cached statement of a literal and resets it afterwards, so that it holds no lock and no big value.
     @inline(__always)
     func withStatement<Result>(

@@ -14,6 +14,9 @@ public struct StoreOptions: Sendable {
     /// Bounds of one commit, so that a flood does not make each of its requests wait for all the others.
     public var maximumBatchRequests = 2_048
     public var maximumBatchBytes = 8 << 20
+    /// From the start of a commit that several requests shared to the start of the next one, at least; less than a
+    /// second.
+    public var commitSpacingNanoseconds: UInt64 = 1_000_000
 
     public var readerThreads = 2
     public var maximumQueuedReads = 4_096

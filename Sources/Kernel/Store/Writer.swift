@@ -1,9 +1,12 @@
 import CSQLite
+import Glibc
 import Reactor
 import Synchronization
 
 /// The one thread that changes the database. What queues up while a commit runs forms the next commit: under load many
-/// requests share one fsync, and alone a request waits for nobody. No timers.
+/// requests share one fsync, and alone a request waits for nobody. A disk that syncs faster than requests gather would
+/// get a commit for each few of them: once several share a commit, the next one starts no sooner than `commitSpacing`
+/// after it (see Docs/decisions/0005-commands-per-cpu-second.md).
 ///
 /// `@unchecked Sendable`: the mailbox, counters and flags are atomics; every other stored property belongs to the
 /// writer thread from `start` on.
@@ -81,15 +84,19 @@ final class Writer: @unchecked Sendable {
     // MARK: The writer thread
 
     func run() {
+        var last: (start: UInt64, requests: Int) = (0, 0)
         while true {
+            if last.requests >= Self.crowd, waiting.isEmpty { Self.sleep(until: last.start &+ options.commitSpacingNanoseconds) }
             mailbox.takeAll(into: &waiting)
             if waiting.isEmpty {
+                last.requests = 0
                 if stopping.load(ordering: .sequentiallyConsistent) { break }
                 doorbell.wait { !mailbox.isEmpty || stopping.load(ordering: .sequentiallyConsistent) }
                 continue
             }
             let batch = takeBatch()
             let start = monotonicNanoseconds()
+            last = (start, batch.count)
             batches.commit(batch)
             auditRecord.store(batches.newestAuditRecord, ordering: .relaxed)
             statistics.committed(batch.count, nanoseconds: monotonicNanoseconds() &- start)
@@ -100,6 +107,17 @@ final class Writer: @unchecked Sendable {
         ended.store(true, ordering: .sequentiallyConsistent)
         refuseLeftovers()
         batches.close()
+    }
+
+    /// So many requests in one commit mean that more are on their way.
+    private static let crowd = 4
+
+    /// Nobody rings meanwhile: the doorbell is needed only when the queue was empty.
+    private static func sleep(until deadline: UInt64) {
+        let now = monotonicNanoseconds()
+        guard deadline > now else { return }
+        var pause = timespec(tv_sec: 0, tv_nsec: Int(deadline - now))
+        nanosleep(&pause, nil)
     }
 
     private func takeBatch() -> [WriteRequest] {

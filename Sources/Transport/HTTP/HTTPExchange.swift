@@ -62,6 +62,9 @@ public final class HTTPExchange {
         bodyEnded = head.framing == .none || head.framing == .length(0)
     }
 
+    /// `address` as text, made once for all requests of a connection.
+    public var addressText: String { connection?.text(of: address) ?? address.description }
+
     public var loop: EventLoop? { connection?.stream.loop }
     public var isOver: Bool { answer == .done || answer == .failed }
     /// Whether an answer's head has gone out.

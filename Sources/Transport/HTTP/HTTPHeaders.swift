@@ -1,4 +1,5 @@
-/// Header fields in the order of their arrival: one byte buffer and an index, so a whole head costs two allocations.
+/// Header fields in the order of their arrival: one byte buffer, in the form in which they go out, and an index; a whole
+/// head costs two allocations.
 /// Names are kept in lower case, which is how they go out too (RFC 9110 §5.1: names have no case).
 public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     struct Field: Sendable, Equatable {
@@ -19,6 +20,14 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
         for (name, value) in elements { add(name, value) }
     }
 
+    /// Empty, with room for the fields of a usual answer.
+    public static var roomy: HTTPHeaders {
+        var headers = HTTPHeaders()
+        headers.bytes.reserveCapacity(640)
+        headers.fields.reserveCapacity(14)
+        return headers
+    }
+
     public var count: Int { fields.count }
 
     /// The value of the first field with this name.
@@ -35,6 +44,14 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
             values.append(text(field.value))
         }
         return values
+    }
+
+    /// Whether the first field with this name has exactly this value. Makes no text.
+    public func holds(_ name: String, _ value: String) -> Bool {
+        for field in fields where isNamed(field, name) {
+            return bytes.span.extracting(field.value).matches(value)
+        }
+        return false
     }
 
     public func contains(_ name: String) -> Bool {
@@ -74,10 +91,12 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
         let nameStart = bytes.count
         // Copied in one go and then looked over in place: nearly every byte is right as it stands.
         bytes.append(contentsOf: name.utf8)
+        let nameEnd = bytes.count
+        separate()
         let valueStart = bytes.count
         bytes.append(contentsOf: value.utf8)
         bytes.withUnsafeMutableBufferPointer { buffer in
-            for index in nameStart..<valueStart {
+            for index in nameStart..<nameEnd {
                 let byte = buffer[index]
                 if byte >= 0x61 && byte <= 0x7A || byte == 0x2D { continue }
                 buffer[index] = HTTPBytes.isToken(byte) ? HTTPBytes.lowercased(byte) : 0x2D
@@ -88,10 +107,22 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
                 buffer[index] = HTTPBytes.space
             }
         }
+        note(nameStart, nameCount: nameEnd - nameStart, valueStart)
+    }
+
+    private mutating func separate() {
+        bytes.append(HTTPBytes.colon)
+        bytes.append(HTTPBytes.space)
+    }
+
+    /// The value ends here: ends the line and puts it into the index.
+    private mutating func note(_ nameStart: Int, nameCount: Int, _ valueStart: Int) {
         fields.append(
             Field(
-                nameStart: UInt32(nameStart), nameCount: UInt32(valueStart - nameStart),
-                valueStart: UInt32(valueStart), valueCount: UInt32(bytes.count - valueStart)))
+                nameStart: UInt32(nameStart), nameCount: UInt32(nameCount), valueStart: UInt32(valueStart),
+                valueCount: UInt32(bytes.count - valueStart)))
+        bytes.append(HTTPBytes.carriageReturn)
+        bytes.append(HTTPBytes.lineFeed)
     }
 
     /// Adds all fields of `other`, whose bytes have been checked when they were added there.
@@ -112,20 +143,20 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     }
 
     public mutating func remove(_ name: String) {
-        fields = fields.filter { !isNamed($0, name) }
+        guard contains(name) else { return }
+        let old = self
+        bytes.removeAll(keepingCapacity: true)
+        fields.removeAll(keepingCapacity: true)
+        for field in old.fields where !old.isNamed(field, name) {
+            let nameStart = bytes.count
+            let line = Int(field.nameStart)..<Int(field.valueStart + field.valueCount)
+            bytes.append(contentsOf: old.bytes[line])
+            note(nameStart, nameCount: Int(field.nameCount), nameStart + field.value.lowerBound - line.lowerBound)
+        }
     }
 
     /// Appends every field as a line.
-    func write(to output: inout [UInt8]) {
-        for field in fields {
-            output.append(contentsOf: bytes[field.name])
-            output.append(HTTPBytes.colon)
-            output.append(HTTPBytes.space)
-            output.append(contentsOf: bytes[field.value])
-            output.append(HTTPBytes.carriageReturn)
-            output.append(HTTPBytes.lineFeed)
-        }
-    }
+    func write(to output: inout [UInt8]) { output.append(contentsOf: bytes) }
 
     private func isNamed(_ field: Field, _ name: String) -> Bool {
         bytes.span.extracting(field.name).matchesIgnoringCase(name)
@@ -144,6 +175,7 @@ extension HTTPHeaders {
     static func parsing(_ head: Span<UInt8>, from start: Int, limit: Int) throws(HTTPRefusal) -> HTTPHeaders {
         var headers = HTTPHeaders()
         headers.bytes.reserveCapacity(head.count - start)
+        headers.fields.reserveCapacity(8)
         var line = start
         while line < head.count {
             var end = line
@@ -178,17 +210,15 @@ extension HTTPHeaders {
         var last = line.count
         while first < last, line[first] == HTTPBytes.space || line[first] == HTTPBytes.tab { first += 1 }
         while last > first, line[last - 1] == HTTPBytes.space || line[last - 1] == HTTPBytes.tab { last -= 1 }
+        separate()
         let valueStart = bytes.count
         for position in first..<last {
             guard HTTPBytes.isFieldValue(line[position]) else {
                 throw HTTPRefusal(400, "control byte \(line[position]) in a header value")
             }
-            bytes.append(line[position])
         }
-        fields.append(
-            Field(
-                nameStart: UInt32(nameStart), nameCount: UInt32(nameCount), valueStart: UInt32(valueStart),
-                valueCount: UInt32(last - first)))
+        line.extracting(first..<last).withUnsafeBufferPointer { bytes.append(contentsOf: $0) }
+        note(nameStart, nameCount: nameCount, valueStart)
     }
 
     /// How often a field occurs, without making text of it.

@@ -22,6 +22,8 @@ final class HTTPServerConnection: StreamHandler {
     private var phase = Phase.idle
     private var bufferedAtLastTick = 0
     private var scratch: [UInt8] = []
+    /// The address of the last request and its text.
+    private var lastAddress: (ip: IPAddress, text: String)?
 
     private enum Phase {
         case tls
@@ -163,6 +165,13 @@ final class HTTPServerConnection: StreamHandler {
         delegate?.exchangeEnded(exchange, error)
     }
 
+    func text(of address: IPAddress) -> String {
+        if let lastAddress, lastAddress.ip == address { return lastAddress.text }
+        let text = address.description
+        lastAddress = (address, text)
+        return text
+    }
+
     func markAuthenticated() { listener.authenticated(stream) }
 
     // MARK: Time
@@ -290,7 +299,8 @@ final class HTTPServerConnection: StreamHandler {
         }
         if hasBody, exchange.head.method != .head, payload.byteCount <= 16 << 10 {
             payload.withUnsafeBytes { scratch.append(contentsOf: $0) }
-            sendScratch()
+            let bytes = scratch
+            stream.sendAtOnce(bytes.span.bytes)
         } else {
             sendScratch()
             if hasBody, exchange.head.method != .head { stream.send(payload) }

@@ -30,7 +30,7 @@ struct ByteQueue: ~Copyable {
     }
 
     /// Makes room for `extra` more bytes behind the present ones.
-    private mutating func reserve(_ extra: Int) {
+    mutating func reserve(_ extra: Int) {
         let needed = Int(length) + extra
         if Int(head) + needed <= Int(capacity) { return }
         if needed <= Int(capacity), let base {

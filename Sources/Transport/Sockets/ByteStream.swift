@@ -347,8 +347,20 @@ final class ByteStream: Source {
         }
     }
 
+    /// For a whole answer, after which nothing follows for now: it need not be kept to the end of the turn.
+    func sendAtOnce(_ bytes: RawSpan) {
+        guard !isCorked, output.isEmpty, state.isDisjoint(with: [.closed, .blocked, .connecting, .handshaking]),
+            tls?.pending.isEmpty ?? true
+        else { return send(bytes) }
+        let sent = bytes.withUnsafeBytes { write($0) }
+        guard closeIfFailed(), sent < bytes.byteCount else { return }
+        bytes.withUnsafeBytes { output.append(UnsafeRawBufferPointer(rebasing: $0[sent...])) }
+        outputGrew()
+    }
+
     private func sendParts(_ header: WebSocketFrameHeader, _ payload: RawSpan) {
         let count = header.count
+        if !isClosed, !isCorked { output.reserve(count + payload.byteCount) }
         send(header.bytes.span.bytes.extracting(0..<count))
         send(payload)
     }

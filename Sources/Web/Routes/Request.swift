@@ -6,7 +6,7 @@ import Transport
 /// A request after authentication, limits and the right were checked. The handler runs on the connection's loop.
 public struct Request: Sendable {
     public let method: HTTPMethod
-    public let path: String
+    let target: String
     public let query: Query
     public let headers: HTTPHeaders
     /// The whole body; at most the route's limit.
@@ -21,6 +21,9 @@ public struct Request: Sendable {
     let parameters: [String]
     let parameterNames: [String]
     let parsedBody: JSONValue?
+
+    /// As sent, without the query.
+    public var path: String { String(target.utf8.prefix { $0 != 0x3F }) ?? target }
 
     /// A parameter of the pattern, by its name without braces; empty for a name that the pattern does not have.
     public subscript(name: String) -> String {

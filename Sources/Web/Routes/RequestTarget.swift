@@ -15,6 +15,7 @@ public struct RequestTarget: Sendable {
         let bytes = target.utf8
         let pathEnd = bytes.firstIndex(of: 0x3F) ?? bytes.endIndex
         var segments: [String] = []
+        segments.reserveCapacity(8)
         var start = bytes.index(after: bytes.startIndex)
         while true {
             let end = bytes[start..<pathEnd].firstIndex(of: 0x2F) ?? pathEnd

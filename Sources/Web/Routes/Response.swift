@@ -25,7 +25,9 @@ public struct Response: Sendable {
 
     /// Bytes that the caller knows to be one JSON value.
     public static func json(bytes: [UInt8], status: Int = 200) -> Response {
-        Response(status: status, headers: ["content-type": "application/json"], body: .bytes(bytes))
+        var headers = HTTPHeaders.roomy
+        headers.add("content-type", "application/json")
+        return Response(status: status, headers: headers, body: .bytes(bytes))
     }
 
     /// 201 with `Location`.
@@ -51,14 +53,13 @@ public struct Response: Sendable {
         Response(status: status, headers: ["content-type": contentType], body: .stream(length: length, produce))
     }
 
-    public func with(_ name: String, _ value: String) -> Response {
-        var response = self
-        response.headers.set(name, value)
-        return response
+    public consuming func with(_ name: String, _ value: String) -> Response {
+        headers.set(name, value)
+        return self
     }
 
     /// With a strong validator; the pipeline answers 304 when the request has it in `If-None-Match`.
-    public func tagged(_ tag: String) -> Response { with("etag", "\"\(tag)\"") }
+    public consuming func tagged(_ tag: String) -> Response { with("etag", "\"\(tag)\"") }
 }
 
 /// The peer went away, or the server stops: what is left of the body has no reader.

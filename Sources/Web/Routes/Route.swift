@@ -2,8 +2,9 @@ import JSON
 import Kernel
 import Transport
 
-/// One operation of the API: what serves the request is what the OpenAPI document says.
-public struct Route: Sendable {
+/// One operation of the API: what serves the request is what the OpenAPI document says. Never changes; an object, because
+/// every request carries it from place to place.
+public final class Route: Sendable {
     /// Who may call it. There is no default: a route without a declared right does not exist.
     public enum Access: Sendable {
         /// Anybody, without credentials. A test lists these.
@@ -103,7 +104,7 @@ public struct Route: Sendable {
         self.action = action
     }
 
-    public init(
+    public convenience init(
         _ method: HTTPMethod, _ pattern: String, right: Right, _ summary: String, query: [Parameter] = [],
         body: Body = .none, answers: [Answer], auditedRead: String? = nil,
         operation: OpenAPIOperation? = nil, handler: @escaping Handler

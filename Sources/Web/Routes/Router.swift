@@ -15,6 +15,8 @@ public struct Router: Sendable {
         var routes: [(method: HTTPMethod, route: PlacedRoute)] = []
     }
     private var nodes: [Node] = [Node()]
+    /// Patterns without a parameter: a target that is one of them letter by letter needs no further reading.
+    private var whole: [String: (target: RequestTarget, routes: [PlacedRoute])] = [:]
     public private(set) var routes: [Route] = []
 
     public init() {}
@@ -48,6 +50,15 @@ public struct Router: Sendable {
         }
         nodes[node].routes.append((route.method, placed))
         routes.append(route)
+        if route.parameterNames.isEmpty, let target = try? RequestTarget(route.pattern) {
+            whole[route.pattern, default: (target, [])].routes.append(placed)
+        }
+    }
+
+    /// The route of a target that is its pattern as it stands.
+    func fixed(_ method: HTTPMethod, _ target: String) -> (PlacedRoute, RequestTarget)? {
+        guard let entry = whole[target], let route = entry.routes.first(where: { $0.route.method == method }) else { return nil }
+        return (route, entry.target)
     }
 
     /// - Parameter path: percent-decoded segments.

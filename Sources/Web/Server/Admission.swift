@@ -32,7 +32,7 @@ extension Pipeline {
             if state != nil { authenticated() }
             if matched.suspension != nil { matched = try await resumed(matched, head, principal, body.count, loop) }
             let request = Request(
-                method: head.method, path: String(head.path), query: query(of: matched), headers: head.headers, body: body,
+                method: head.method, target: head.target, query: query(of: matched), headers: head.headers, body: body,
                 stream: nil, principal: principal, address: address, correlation: matched.correlation, loop: loop,
                 parameters: matched.parameters, parameterNames: matched.route.parameterNames,
                 parsedBody: try parsed(matched.route, head, body))
@@ -148,6 +148,7 @@ extension Pipeline {
 
     /// Browsers send forms and text to other sites without asking first, but not this content type.
     private func requireJSON(_ head: HTTPRequestHead) throws(Problem) {
+        if head.headers.holds("content-type", "application/json") { return }
         let type = head.headers["content-type"]?.prefix { $0 != ";" }.lowercased() ?? ""
         guard type == "application/json" else {
             throw Problem(415, "content-type", "the body must be sent with \"Content-Type: application/json\"")

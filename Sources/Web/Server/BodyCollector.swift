@@ -32,6 +32,7 @@ final class BodyCollector: HTTPExchangeDelegate {
     func exchange(_ exchange: HTTPExchange, body: RawSpan) {
         guard done != nil else { return }
         guard bytes.count + body.byteCount <= limit else { return complete(exchange, nil) }
+        if bytes.isEmpty { bytes.reserveCapacity(body.byteCount) }
         body.withUnsafeBytes { bytes.append(contentsOf: $0) }
     }
 

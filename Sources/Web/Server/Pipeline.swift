@@ -51,15 +51,14 @@ public final class Pipeline: Sendable {
         let correlation = correlations.accept(head.headers["x-correlation-id"])
         do throws(Problem) {
             try origins.check(head.headers)
+            if let (placed, target) = set.router.fixed(head.method, head.target) {
+                return accept(placed, [], target, set, correlation)
+            }
             let target = try RequestTarget(head.target)
             if head.method == .options, let response = preflight(head) { return .refuse(response) }
             switch set.router.match(head.method, target.segments) {
             case .found(let placed, let parameters):
-                return .accept(
-                    Matched(
-                        placed: placed, parameters: parameters, suspension: set.suspension(of: placed.owner),
-                        target: target, correlation: correlation),
-                    bodyLimit: placed.route.body.limit)
+                return accept(placed, parameters, target, set, correlation)
             case .wrongMethod(let allowed):
                 let names = allowed.map(\.rawValue).joined(separator: ", ")
                 try gate.admitStranger(address)
@@ -72,6 +71,16 @@ public final class Pipeline: Sendable {
         } catch {
             return .refuse(finish(error.response(correlation: correlation), head, nil, correlation))
         }
+    }
+
+    private func accept(
+        _ placed: PlacedRoute, _ parameters: [String], _ target: RequestTarget, _ set: RouteSet, _ correlation: String
+    ) -> Plan {
+        .accept(
+            Matched(
+                placed: placed, parameters: parameters, suspension: set.suspension(of: placed.owner), target: target,
+                correlation: correlation),
+            bodyLimit: placed.route.body.limit)
     }
 
     /// Never throws: every failure becomes a problem document.
@@ -106,14 +115,13 @@ public final class Pipeline: Sendable {
     }
 
     /// What every answer of an admitted request carries.
-    func complete(_ response: Response, _ admission: Admission, _ head: HTTPRequestHead) -> Response {
+    func complete(_ response: consuming Response, _ admission: Admission, _ head: HTTPRequestHead) -> Response {
         complete(response, admission.matched, admission.limit, admission.begin, head)
     }
 
     func complete(
-        _ response: Response, _ matched: Matched, _ limit: RateLimitState?, _ begin: UInt64, _ head: HTTPRequestHead
+        _ response: consuming Response, _ matched: Matched, _ limit: RateLimitState?, _ begin: UInt64, _ head: HTTPRequestHead
     ) -> Response {
-        var response = response
         if let limit {
             response.headers.set("ratelimit-limit", String(limit.limit))
             response.headers.set("ratelimit-remaining", String(limit.remaining))
@@ -148,7 +156,7 @@ public final class Pipeline: Sendable {
         }
     }
 
-    private func conditional(_ response: Response, _ head: HTTPRequestHead) -> Response {
+    private func conditional(_ response: consuming Response, _ head: HTTPRequestHead) -> Response {
         guard head.method == .get || head.method == .head, response.status == 200,
             let tag = response.headers["etag"], let wanted = head.headers["if-none-match"],
             wanted == "*" || wanted.split(separator: ",").contains(where: { $0.drop(while: { $0 == " " }) == tag })
@@ -171,15 +179,14 @@ public final class Pipeline: Sendable {
 
     /// The fields that every answer carries.
     private func finish(
-        _ response: Response, _ head: HTTPRequestHead, _ route: Route?, _ correlation: String
+        _ response: consuming Response, _ head: HTTPRequestHead, _ route: Route?, _ correlation: String
     ) -> Response {
-        var response = response
         if let allowed = origins.headers(for: head.headers) {
             for field in allowed.all { response.headers.set(field.name, field.value) }
         }
         response.headers.append(Pipeline.securityFields)
-        if response.headers["cache-control"] == nil { response.headers.add("cache-control", "no-store") }
-        if response.headers["content-security-policy"] == nil {
+        if !response.headers.contains("cache-control") { response.headers.add("cache-control", "no-store") }
+        if !response.headers.contains("content-security-policy") {
             response.headers.add("content-security-policy", "default-src 'none'; frame-ancestors 'none'")
         }
         response.headers.add("x-correlation-id", correlation)
@@ -190,7 +197,8 @@ public final class Pipeline: Sendable {
 /// Correlation ids: the caller's own when it is plain text, else a new one. A random prefix per process and a counter
 /// make new ones without a system call per request.
 private final class CorrelationSource: Sendable {
-    private let prefix = String(UInt64.random(in: .min ... .max), radix: 36)
+    /// Short, so that prefix and counter fit into a string that needs no memory of its own.
+    private let prefix = String(UInt64.random(in: 0..<(1 << 36)), radix: 36)
     private let counter = Atomic<UInt64>(0)
 
     func accept(_ given: String?) -> String {

@@ -11,7 +11,7 @@ public final class WebService: HTTPService {
     let pipeline: Pipeline
     let loop: EventLoop
     let sockets: SocketClock
-    private let takeovers: [String: Takeover]
+    private let takeovers: [(path: String, takeover: Takeover)]
     private var routes: RouteTable.Reader
 
     public init(
@@ -19,17 +19,14 @@ public final class WebService: HTTPService {
     ) {
         self.pipeline = pipeline
         self.loop = loop
-        self.takeovers = takeovers
+        self.takeovers = takeovers.map { ($0.key, $0.value) }
         sockets = SocketClock(loop, times)
         routes = RouteTable.Reader(pipeline.table)
     }
 
     public func exchangeBegan(_ exchange: HTTPExchange) {
-        if !takeovers.isEmpty, let takeover = takeovers[String(exchange.head.path)] {
-            takeover(exchange)
-            return
-        }
-        let address = exchange.address.description
+        for (path, takeover) in takeovers where exchange.head.path == path { return takeover(exchange) }
+        let address = exchange.addressText
         switch pipeline.plan(exchange.head, address: address, in: routes.current()) {
         case .refuse(let response):
             AnswerWriter(exchange, loop).answer(response)

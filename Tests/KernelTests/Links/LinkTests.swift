@@ -49,6 +49,23 @@ import Transport
         #expect(later.ends.count == 1)
     }
 
+    @Test func anAcknowledgementGoesAloneWhenNothingElseIsSaid() async throws {
+        let fixture = try await LinkFixture()
+        defer { fixture.stop() }
+        let agent = try await fixture.agent(token: fixture.token)
+        let link = try #require(await fixture.services.log.wait { !$0.links.isEmpty }.links.first)
+        link.send(order(1, ["hello"]))
+        await fixture.services.log.wait { $0.records.count == 1 }
+        var isIdle = false
+        for _ in 0..<1_000 where !isIdle {
+            isIdle = await withCheckedContinuation { answer in
+                agent.post { answer.resume(returning: $0.executor.isIdle) }
+            }
+            if !isIdle { usleep(10_000) }
+        }
+        #expect(isIdle)
+    }
+
     @Test func largeOutputSurvivesCutLinksWhole() async throws {
         let fixture = try await LinkFixture()
         defer { fixture.stop() }

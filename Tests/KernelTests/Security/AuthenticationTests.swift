@@ -182,7 +182,7 @@ import Testing
 
 @Suite struct RateLimiterTests {
     @Test func aBucketHoldsOneSecondAndRefillsEvenly() throws {
-        let limiter = RateLimiter()
+        let limiter = RateLimiter(everyoneElse: "everyone-else")
         let start: UInt64 = 1_000_000_000_000
         for left in (0..<10).reversed() {
             #expect(try limiter.spend("a", limit: 10, now: start).remaining == left)
@@ -197,7 +197,7 @@ import Testing
     }
 
     @Test func aFloodOfKeysIsBoundedAndSharesOneBucket() throws {
-        let limiter = RateLimiter(maximumKeys: 100)
+        let limiter = RateLimiter(maximumKeys: 100, everyoneElse: "everyone-else")
         let now: UInt64 = 1_000_000_000_000
         var refused = 0
         for key in 0..<1_000 where (try? limiter.spend("k\(key)", limit: 10, now: now)) == nil { refused += 1 }

@@ -34,6 +34,22 @@ import Testing
         store.close()
     }
 
+    /// Eight at once, five times each: from the second commit on all of them are a crowd.
+    @Test func commitsOfACrowdAreSpaced() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory) { $0.commitSpacingNanoseconds = 100_000_000 }
+        let clock = ContinuousClock()
+        let start = clock.now
+        await withTaskGroup(of: Void.self) { group in
+            for task in 0..<8 {
+                group.addTask { for round in 0..<5 { try? await store.insert(10 * task + round) } }
+            }
+        }
+        #expect(clock.now - start >= .milliseconds(200))
+        #expect(try await store.numbers().count == 40)
+        store.close()
+    }
+
     @Test func aRefusedBodyLeavesNoTraceAndHarmsNobody() async throws {
         let directory = TemporaryDirectory()
         let store = try openStore(directory)
