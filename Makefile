@@ -2,7 +2,7 @@
 SWIFT ?= swift
 export SWIFT_BACKTRACE ?= enable=no
 
-.PHONY: help setup build quickstart quickstop stage sdk test show bench fuzz reference clean
+.PHONY: help setup build quickstart quickstop stage sdk tarball deb test show bench fuzz reference clean
 
 help:
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -24,6 +24,12 @@ stage: build ## dist/: a relocatable tree for a Debian 12 without Swift
 
 sdk: stage ## dist/sdk: what a stranger needs to write a plugin
 	@.make/sdk dist/sdk
+
+tarball: sdk ## packages/*.tar.gz: dist/ in one file
+	@.make/tarball
+
+deb: stage ## packages/*.deb: the core with its unit, and the agent, for Debian 12
+	@.make/deb
 
 test: ## unit and integration tests, and small versions of the proofs
 	@.make/setup test
@@ -50,4 +56,4 @@ reference: ## Docs/plugins/reference.md, from the comments of the plugin header
 	@.make/plugin-reference
 
 clean:
-	rm -rf .build dist
+	rm -rf .build dist packages

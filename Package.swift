@@ -28,13 +28,10 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String
 /// COpenSSL's module map names no library: each program says how it carries OpenSSL.
 let sharedOpenSSL: [LinkerSetting] = [.linkedLibrary("ssl"), .linkedLibrary("crypto")]
 
-/// A shipped tree finds the Swift runtime beside itself (`make stage`).
-let relocatable: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-rpath=$ORIGIN/../lib"])] + sharedOpenSSL
-
-/// The core carries Swift's and C++'s runtime inside: 3 MB less resident and a faster start than with the shared ones,
-/// which a Swift plugin brings along (Docs/decisions/0004-core-own-runtime.md). `.make/link` shadows libstdc++ for the
-/// linker; lld, because gold does not follow it. Release only: the tests link the core's module and XCTest is shared.
-let ownRuntime: [LinkerSetting] = relocatable + [
+/// Each program carries Swift's and C++'s runtime inside: less resident memory, a faster start, and no search path that
+/// could find a stranger's runtime (Docs/decisions/0004-own-runtime.md). `.make/link` shadows libstdc++ for the linker;
+/// lld, because gold does not follow it. Release only: the tests link the core's module, and XCTest is shared.
+let ownRuntime: [LinkerSetting] = sharedOpenSSL + [
     .unsafeFlags([
         "-static-stdlib", "-use-ld=lld", "-L", "\(Context.packageDirectory)/.make/link",
         "-Xclang-linker", "-static-libgcc", "-Xlinker", "--as-needed", "-Xlinker", "--no-export-dynamic",
@@ -85,12 +82,12 @@ let package = Package(
             ["API", "PluginHost", "PluginCheck", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program"],
             linker: ownRuntime),
         program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: selfContained),
-        program("cm-swarm", ["Agent", "AgentProtocol", "Reactor", "JSON", "Program"], linker: relocatable),
-        program("cmctl", ["OperatorClient", "Program"], linker: relocatable),
+        program("cm-swarm", ["Agent", "AgentProtocol", "Reactor", "JSON", "Program"], linker: ownRuntime),
+        program("cmctl", ["OperatorClient", "Program"], linker: ownRuntime),
         program(
             "cm-bench",
             ["OperatorClient", "Transport", "System", "Crypto", "JSON", "Reactor", "Program", "CFloor"],
-            linker: relocatable),
+            linker: ownRuntime),
 
         tests("JSONTests", ["JSON"]),
         tests("ProgramTests", ["Program", "JSON"]),

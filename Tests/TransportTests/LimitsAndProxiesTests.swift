@@ -1,3 +1,4 @@
+import Crypto
 import Glibc
 import Reactor
 import Testing
@@ -10,10 +11,41 @@ import Testing
         let noisy = IPAddress("192.0.2.1")!
         #expect((1...5).map { machine.arrived(noisy, $0) } == [.admit, .admit, .park, .park, .refuse])
         #expect(machine.arrived(IPAddress("192.0.2.2")!, 6) == .admit)
+        #expect((3...4).map { machine.spoke(noisy, $0, isReturning: false) } == [.park, .park])
         #expect(machine.released(noisy) == 3)
         #expect(machine.arrived(noisy, 7) == .park)
+        #expect(machine.spoke(noisy, 7, isReturning: false) == .park)
         #expect((0..<5).map { _ in machine.released(noisy) } == [4, 7, nil, nil, nil])
         #expect(machine.addressCount == 1)
+    }
+
+    @Test func whoSaysNothingHasNoTurn() {
+        var machine = AddressLimitStateMachine(limit: 1, parkedLimit: 2)
+        let address = IPAddress("192.0.2.1")!
+        #expect((1...3).map { machine.arrived(address, $0) } == [.admit, .park, .park])
+        #expect(machine.released(address) == nil)
+        // There is room when it speaks at last.
+        #expect(machine.spoke(address, 3, isReturning: false) == .admit)
+        machine.left(address, 2)
+        #expect(machine.released(address) == nil)
+        #expect(machine.addressCount == 0)
+    }
+
+    @Test func returningAgentsAndStrangersOfAnAddressTakeTurns() {
+        var machine = AddressLimitStateMachine(limit: 1, parkedLimit: 3)
+        let office = IPAddress("192.0.2.1")!
+        #expect((1...4).map { machine.arrived(office, $0) } == [.admit, .park, .park, .park])
+        #expect(machine.spoke(office, 2, isReturning: false) == .park)
+        #expect((3...4).map { machine.spoke(office, $0, isReturning: true) } == [.park, .park])
+        #expect((5...8).map { machine.arrived(office, $0) } == [.park, .park, .park, .refuse])
+        // The rest of a first word shows the ticket.
+        #expect([false, true, true].map { machine.spoke(office, 5, isReturning: $0) } == [.park, .park, .park])
+        // A lane is full for itself only.
+        #expect(machine.spoke(office, 6, isReturning: true) == .refuse)
+        #expect(machine.spoke(office, 7, isReturning: false) == .park)
+        machine.left(office, 4)
+        #expect((0..<6).map { _ in machine.released(office) } == [3, 2, 5, 7, nil, nil])
+        #expect(machine.addressCount == 0)
     }
 
     @Test func anIPv6SiteIsOneAddress() {
@@ -35,9 +67,9 @@ import Testing
             defer { server.stop() }
             let silent = try await RawClient.connect(server, loop)
             let waiting = try await RawClient.connect(server, loop)
-            waiting.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             let refused = try await RawClient.connect(server, loop)
             let nothing = await refused.rest()
+            waiting.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             #expect(waiting.bytes.isEmpty)
             // Showing who it is makes room while the connection stays open.
             silent.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -47,6 +79,63 @@ import Testing
         #expect(answers.0 == "")
         #expect(answers.1.hasSuffix("served"))
         #expect(!answers.2)
+    }
+
+    @Test func aReturningAgentDoesNotWaitForTheCrowdOfItsAddress() async throws {
+        let identity = try TestIdentity()
+        let key = try #require(TLSTicketKey(Random.bytes(TLSTicketKey.count)))
+        let resumed = try await onLoop { loop in
+            var configuration = HTTPServerConfiguration()
+            configuration.unauthenticatedPerAddress = 1
+            let tls = try TLSContext.server(chain: identity.chain, key: identity.key)
+            tls.use(ticketKeys: [key])
+            let server = try await HTTPServer.start(
+                at: SocketAddress(ip: .loopback, port: 0), on: [loop], configuration: configuration, tls: tls
+            ) { _ in
+                ClosureService { exchange in
+                    let socket = try? exchange.upgrade()
+                    socket?.delegate = Echo()
+                    socket?.markAuthenticated()
+                    socket?.issueTicket()
+                    socket?.send(text: "welcome")
+                }
+            }
+            defer { server.stop() }
+            var options = ClientOptions()
+            options.tls = try .client(.handshakeInside)
+            options.resumption = TLSResumption()
+            let url = ServerURL(isSecure: true, host: "127.0.0.1", port: server.address.port)
+            func connect() async throws -> Bool {
+                let gatherer = Gatherer()
+                let socket = try await WebSocketClient.connect(to: url, options: options, delegate: gatherer)
+                await gatherer.until { !$0.messages.isEmpty }
+                return socket.isResumed
+            }
+            _ = try await connect()
+            // One has the only place, two wait in front; none of them ever says a word.
+            var silent: [RawClient] = []
+            for _ in 0..<3 { silent.append(try await RawClient.connect(server, loop)) }
+            loop.post { [first = Confined(silent[0], on: loop)] in first.assumeOnLoop { $0.close() } }
+            let resumed = try await connect()
+            for client in silent { client.close() }
+            return resumed
+        }
+        #expect(resumed)
+    }
+
+    @Test func aClientHelloThatEndsTooEarlyShowsNoTicket() {
+        // Version, random, no session id, one suite, no compression, one extension of two bytes, pre_shared_key.
+        let extensions: [UInt8] = [0, 43, 0, 2, 3, 4, 0, 41, 0, 1, 0]
+        let body = [3, 3] + [UInt8](repeating: 7, count: 32) + [0, 0, 2, 0x13, 1, 1, 0, 0, UInt8(extensions.count)] + extensions
+        let hello = [22, 3, 1, 0, UInt8(body.count + 4), 1, 0, 0, UInt8(body.count)] + body
+        func shows(_ bytes: [UInt8]) -> Bool { ClientHello.offersTicket(bytes.span) }
+        #expect(shows(hello))
+        for count in 0..<(hello.count - 1) {
+            // The last extension is seen by its four first bytes; one byte of content follows them here.
+            #expect(!shows(Array(hello[..<count])))
+        }
+        #expect(!shows([23] + hello[1...]))
+        #expect(!shows(Array("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/plain, text/html\r\n\r\n".utf8)))
     }
 
     @Test func onlyTrustedProxiesAreBelieved() {

@@ -90,10 +90,18 @@ extension Clients {
             let found = try table.select(query.selector, allowed: query.allowed, denied: query.denied)
             var best = FirstPlaces(query.limit + 1, isDescending: query.isDescending)
             var total = 0
+            let needsOnlyID = query.order == .id && query.text.isEmpty
             found.forEach { slot in
-                guard let row = table.row(slot), table.has(query.text, row) else { return }
+                // A row is dear to copy, and there is one for each client of the fleet.
+                let place: ClientCursor
+                if needsOnlyID {
+                    guard let id = table.id(slot) else { return }
+                    place = ClientCursor(number: 0, text: "", id: id)
+                } else {
+                    guard let row = table.row(slot), table.has(query.text, row) else { return }
+                    place = table.place(of: row, query.order)
+                }
                 total += 1
-                let place = table.place(of: row, query.order)
                 if let cursor = query.cursor, query.isDescending ? place >= cursor : place <= cursor { return }
                 best.offer(place)
             }

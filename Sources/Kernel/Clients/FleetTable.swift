@@ -63,6 +63,7 @@ struct FleetTable: Sendable {
     func slot(of id: ClientID) -> UInt32? { slots[id] }
     func slot(of key: SHA256.Digest) -> UInt32? { slotsByKey[key] }
     func row(_ slot: UInt32) -> Row? { rows[Int(slot)] }
+    func id(_ slot: UInt32) -> ClientID? { rows[Int(slot)]?.id }
     func row(of id: ClientID) -> Row? { slots[id].flatMap { rows[Int($0)] } }
     func count(of state: ClientState) -> Int { states[Self.place(state)].count }
     func slots(in state: ClientState) -> SlotSet { states[Self.place(state)] }

@@ -18,8 +18,8 @@ public struct HTTPServerConfiguration: Sendable {
     /// Connections of one address (an IPv6 /64 is one) and loop that have not shown who they are. `markAuthenticated`
     /// and closing make room. Trusted proxies are exempt.
     public var unauthenticatedPerAddress = 256
-    /// More of them are accepted and left unread, this many per address and loop, until it is their turn; beyond that
-    /// they are closed.
+    /// More of them are accepted and left unread until it is their turn: this many per address and loop of those that have
+    /// shown a TLS ticket, of the others that have spoken, and of those that are silent. Beyond that they are closed.
     public var parkedPerAddress = 4_096
     /// All connections of a loop; more are closed at once.
     public var connectionsPerLoop = 60_000

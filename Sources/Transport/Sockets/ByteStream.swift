@@ -7,7 +7,7 @@ import Reactor
 /// with `close`, and a stream is always closed in the end: by a side, an error, a time limit or the loop's end).
 final class ByteStream: Source {
     struct State: OptionSet {
-        let rawValue: UInt16
+        let rawValue: UInt32
         /// In the loop's list of streams to flush.
         static let dirty = State(rawValue: 1)
         /// The kernel took less than all; wait for its word.
@@ -35,6 +35,12 @@ final class ByteStream: Source {
         static let truncated = State(rawValue: 8192)
         /// Counts against its address's limit of unauthenticated connections.
         static let counted = State(rawValue: 16384)
+        /// In the loop's list of strangers that wait to be read.
+        static let awaitsTurn = State(rawValue: 32768)
+        /// Of those: its first bytes have been looked at.
+        static let hasGreeted = State(rawValue: 65536)
+        /// And they show a ticket.
+        static let returning = State(rawValue: 131072)
     }
 
     /// Reads per event before others get their turn.
@@ -128,12 +134,36 @@ final class ByteStream: Source {
         }
         guard !isClosed else { return }
         if !readiness.intersection(.peerClosed).isEmpty { state.insert(.peerShut) }
-        let mayRead = state.isDisjoint(with: .paused) || state.contains(.handshaking)
         if readiness.contains(.failed), !mayRead {
             // Nobody reads now, so the error would stay unseen until somebody does.
             return close(.failed(errno: pendingError()))
         }
-        if mayRead, !readiness.intersection([.readable, .peerClosed, .failed]).isEmpty { read() }
+        guard mayRead, !readiness.intersection([.readable, .peerClosed, .failed]).isEmpty else { return }
+        guard state.contains(.counted) else { return read() }
+        guard !state.contains(.awaitsTurn) else { return }
+        state.insert(.awaitsTurn)
+        context.noteStranger(self)
+    }
+
+    private var mayRead: Bool { state.isDisjoint(with: .paused) || state.contains(.handshaking) }
+
+    /// Whether a stranger was here before: it waits in a lane of its own. Looks at its first bytes once; only on the way
+    /// to its turn, because it uses the shared buffer.
+    func isReturning() -> Bool {
+        if state.isDisjoint(with: .hasGreeted), state.contains(.handshaking), !isClosed {
+            switch FirstWord.of(descriptor, context.receiveBuffer) {
+            case .returning: state.insert([.hasGreeted, .returning])
+            case .stranger: state.insert(.hasGreeted)
+            case .silence, .gone: break
+            }
+        }
+        return state.contains(.returning)
+    }
+
+    /// A stranger's turn to be read.
+    func takeTurn() {
+        state.remove(.awaitsTurn)
+        if mayRead, !isClosed { read() }
     }
 
     private func finishConnect(_ readiness: Readiness) -> Bool {

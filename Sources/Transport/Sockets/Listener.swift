@@ -14,7 +14,10 @@ final class Listener: Source {
     private var onEmpty: (() -> Void)?
     private var limiter: AddressLimitStateMachine
     /// Accepted and left unread until the limiter names them.
-    private var parked: [Int32: SocketAddress] = [:]
+    private var parked: [Int32: ParkedConnection] = [:]
+    private var silenceTimer: Timer?
+    /// Milliseconds between looks at silent parked connections.
+    private static let silenceTick: UInt64 = 1_000
 
     init(
         descriptor: Int32, loop: EventLoop, configuration: HTTPServerConfiguration, tls: TLSContext?,
@@ -36,8 +39,9 @@ final class Listener: Source {
     override func ready(_ readiness: Readiness) { acceptAll() }
 
     private func acceptAll() {
-        // At most this many at a time, so that established connections are served in between.
-        for _ in 0..<64 {
+        // At most this many at a time, so that established connections are served in between. Enough that nobody waits in
+        // the kernel, where the lanes of the limiter do not count.
+        for _ in 0..<256 {
             var storage = sockaddr_storage()
             let accepted = acceptConnection(descriptor, &storage)
             if accepted >= 0 {
@@ -76,9 +80,66 @@ final class Listener: Source {
         }
         switch limiter.arrived(peer.ip, descriptor) {
         case .admit: start(descriptor, peer, isCounted: true)
-        case .park: parked[descriptor] = peer
+        case .park: park(descriptor, peer)
         case .refuse: Glibc.close(descriptor)
         }
+    }
+
+    // MARK: Parked connections
+
+    private func park(_ descriptor: Int32, _ peer: SocketAddress) {
+        let connection = ParkedConnection(descriptor: descriptor, peer: peer, listener: self, now: context.loop.now)
+        parked[descriptor] = connection
+        do throws(ReactorError) { try context.loop.add(connection) } catch { return dropParked(connection) }
+        guard silenceTimer == nil else { return }
+        let timer = Timer { [weak self] in self?.dropSilent() }
+        silenceTimer = timer
+        context.loop.schedule(timer, afterMilliseconds: Self.silenceTick)
+    }
+
+    /// A parked connection has said something, or has ended.
+    func spoke(_ connection: ParkedConnection) {
+        guard parked[connection.descriptor] === connection else { return }
+        let word = FirstWord.of(connection.descriptor, context.receiveBuffer)
+        switch word {
+        case .silence: break
+        case .gone: dropParked(connection)
+        case .stranger, .returning:
+            connection.hasSpoken = true
+            let isReturning = tls != nil && word == .returning
+            switch limiter.spoke(connection.peer.ip, connection.descriptor, isReturning: isReturning) {
+            case .admit: startParked(connection)
+            case .park: break
+            case .refuse: dropParked(connection)
+            }
+        }
+    }
+
+    private func startParked(_ connection: ParkedConnection) {
+        parked[connection.descriptor] = nil
+        context.loop.remove(connection)
+        start(connection.descriptor, connection.peer, isCounted: true)
+    }
+
+    private func dropParked(_ connection: ParkedConnection) {
+        limiter.left(connection.peer.ip, connection.descriptor)
+        parked[connection.descriptor] = nil
+        context.loop.remove(connection)
+        Glibc.close(connection.descriptor)
+    }
+
+    /// Ends parked connections that have said nothing in the time that a handshake may take.
+    private func dropSilent() {
+        silenceTimer = nil
+        let limit = (tls == nil ? configuration.headMilliseconds : configuration.tlsMilliseconds) * 1_000_000
+        let now = context.loop.now
+        for connection in parked.values where !connection.hasSpoken && now - connection.since > limit {
+            dropParked(connection)
+        }
+        guard !parked.isEmpty, !isDraining else { return }
+        let timer = Timer { [weak self] in self?.dropSilent() }
+        silenceTimer = timer
+        context.loop.schedule(timer, afterMilliseconds: Self.silenceTick)
     }
 
     private func start(_ descriptor: Int32, _ peer: SocketAddress, isCounted: Bool) {
@@ -116,8 +177,7 @@ final class Listener: Source {
     func authenticated(_ stream: ByteStream) {
         guard stream.isCounted else { return }
         stream.isCounted = false
-        guard let next = limiter.released(stream.peer.ip), let peer = parked.removeValue(forKey: next) else { return }
-        start(next, peer, isCounted: true)
+        if let next = limiter.released(stream.peer.ip), let connection = parked[next] { startParked(connection) }
     }
 
     /// The client behind a peer: itself, unless the peer is a proxy that we trust.
@@ -138,11 +198,11 @@ final class Listener: Source {
     func stopAccepting() {
         guard !isDraining else { return }
         isDraining = true
-        if let retryTimer { context.loop.cancel(retryTimer) }
+        for timer in [retryTimer, silenceTimer] { if let timer { context.loop.cancel(timer) } }
         context.loop.remove(self)
         Glibc.close(descriptor)
         for descriptor in limiter.takeParked() {
-            parked[descriptor] = nil
+            if let connection = parked.removeValue(forKey: descriptor) { context.loop.remove(connection) }
             Glibc.close(descriptor)
         }
     }

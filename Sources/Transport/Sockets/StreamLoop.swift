@@ -6,6 +6,8 @@ import Reactor
 ///
 /// An owner of raw memory; confined to its loop. The buffers are never freed before the loop itself.
 final class StreamLoop {
+    /// Of each turn of the loop, nanoseconds: handshakes are dear, and whoever is known does not wait for a crowd's.
+    private static let strangersShare: UInt64 = 4_000_000
     /// One read of a stream at most; pages that no read has touched cost nothing.
     static let receiveCapacity = 512 << 10
     static let corkCapacity = 64 << 10
@@ -25,6 +27,9 @@ final class StreamLoop {
 
     private var dirty: [ByteStream] = []
     private var readAgain: [ByteStream] = []
+    /// Who has not shown who it is and waits to be read, each once.
+    private var strangers = Lane()
+    private var returning = Lane()
     private var masks: [UInt32] = []
     private var dateSecond: UInt64 = 0
     private var dateBytes: [UInt8] = []
@@ -57,7 +62,51 @@ final class StreamLoop {
     /// Reads from `stream` later: never inside another stream's read, which holds the shared buffer.
     func noteReadAgain(_ stream: ByteStream) { readAgain.append(stream) }
 
+    /// Streams in the order of their news.
+    private struct Lane {
+        private var streams: [ByteStream] = []
+        private var next = 0
+        var isEmpty: Bool { next == streams.count }
+
+        mutating func append(_ stream: ByteStream) { streams.append(stream) }
+
+        mutating func take() -> ByteStream? {
+            guard next < streams.count else { return nil }
+            defer {
+                next += 1
+                if next == streams.count {
+                    streams.removeAll(keepingCapacity: next <= 1_024)
+                    next = 0
+                } else if next >= 1_024, next * 2 >= streams.count {
+                    streams.removeFirst(next)
+                    next = 0
+                }
+            }
+            return streams[next]
+        }
+    }
+
+    /// Reads from `stream`, which has not shown who it is, when strangers have their share of this turn or a later one.
+    func noteStranger(_ stream: ByteStream) { strangers.append(stream) }
+
+    /// Both lanes by turns: a thousand agents that come back hold up no newcomer, and no crowd of newcomers holds up them.
+    private func readStrangers() {
+        let end = monotonicNanoseconds() + Self.strangersShare
+        repeat {
+            while let stream = strangers.take() {
+                guard stream.isReturning() else {
+                    stream.takeTurn()
+                    break
+                }
+                returning.append(stream)
+            }
+            returning.take()?.takeTurn()
+        } while !(strangers.isEmpty && returning.isEmpty) && monotonicNanoseconds() < end
+        if !(strangers.isEmpty && returning.isEmpty) { loop.post {} }
+    }
+
     private func endTurn() {
+        if !(strangers.isEmpty && returning.isEmpty) { readStrangers() }
         if !readAgain.isEmpty {
             // A stream that is put back by its own read waits for the next turn, so others get their share.
             let batch = readAgain
