@@ -16,12 +16,23 @@ public struct AuditRecord: Sendable, Equatable {
     public var outcome: Outcome
     /// Why it was refused or failed.
     public var reason: String
-    /// Anything more that a reader will want; never a secret. At most `AuditLimits.detailBytes` of JSON are kept.
-    public var detail: JSONValue
+    /// Anything more that a reader will want, as JSON text; never a secret. Empty for none. At most
+    /// `AuditLimits.detailBytes` are kept.
+    public var detail: [UInt8]
 
     public init(
         principal: Principal, action: String, clients: [ClientID] = [], target: String? = nil,
         outcome: Outcome = .allowed, reason: String = "", detail: JSONValue = .null
+    ) {
+        self.init(
+            principal: principal, action: action, clients: clients, target: target, outcome: outcome, reason: reason,
+            detailText: detail.isNull ? [] : detail.serialized())
+    }
+
+    /// - Parameter detailText: what the caller knows to be one JSON value.
+    init(
+        principal: Principal, action: String, clients: [ClientID] = [], target: String? = nil,
+        outcome: Outcome = .allowed, reason: String = "", detailText: [UInt8]
     ) {
         self.principal = principal
         self.action = action
@@ -29,7 +40,7 @@ public struct AuditRecord: Sendable, Equatable {
         self.target = target
         self.outcome = outcome
         self.reason = reason
-        self.detail = detail
+        detail = detailText
     }
 }
 
@@ -87,11 +98,7 @@ extension AuditEntry {
         }
         outcome = record.outcome.rawValue
         reason = AuditLimits.cut(record.reason)
-        detail = ""
-        if !record.detail.isNull {
-            let text = record.detail.serialized()
-            detail = text.count <= AuditLimits.detailBytes
-                ? String(decoding: text, as: UTF8.self) : "{\"left_out_bytes\":\(text.count)}"
-        }
+        detail = record.detail.count <= AuditLimits.detailBytes
+            ? String(decoding: record.detail, as: UTF8.self) : "{\"left_out_bytes\":\(record.detail.count)}"
     }
 }

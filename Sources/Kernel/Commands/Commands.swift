@@ -222,16 +222,19 @@ public final class Commands: Sendable {
     private func audit(
         _ specification: CommandSpecification, _ clients: [ClientID], _ principal: Principal, waits: Bool
     ) -> AuditRecord {
-        var detail: JSONObject = ["title": .string(specification.title)]
-        if let selector = specification.selector { detail["selector"] = .string(selector) }
-        if let user = specification.user { detail["user"] = .string(user) }
-        if case .shell = specification.invocation { detail["shell"] = .bool(true) }
-        if let old = specification.rerunOf { detail["rerun_of"] = .string(old.description) }
-        // The answer then shows the output: no audit record of its own tells of that read.
-        if waits { detail["answered_with_output"] = .bool(true) }
+        var writer = JSONWriter()
+        writer.object { detail in
+            detail.field("title", specification.title)
+            detail.field("selector", ifPresent: specification.selector)
+            detail.field("user", ifPresent: specification.user)
+            if case .shell = specification.invocation { detail.field("shell", true) }
+            detail.field("rerun_of", ifPresent: specification.rerunOf)
+            // The answer then shows the output: no audit record of its own tells of that read.
+            if waits { detail.field("answered_with_output", true) }
+        }
         return AuditRecord(
             principal: principal, action: "command.submit", clients: clients, target: specification.id.description,
-            detail: .object(detail))
+            detailText: writer.finish())
     }
 
     // MARK: Effects

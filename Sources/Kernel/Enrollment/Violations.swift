@@ -56,7 +56,7 @@ extension Enrollment {
     private func write(_ record: AuditRecord, _ message: String, limitedBy key: String) {
         guard let leftOut = refusals.withLock({ $0.note(key, record.reason, now: clock()) }) else { return }
         var record = record
-        record.detail = ["message": .string(message), "like_it_left_out": .integer(Int64(leftOut))]
+        record.detail = JSONValue.object(["message": .string(message), "like_it_left_out": .integer(Int64(leftOut))]).serialized()
         EventLoop.current?.spawn { [store, record] in
             do throws(Problem) {
                 try await store.write { (transaction) throws(StoreError) in _ = try transaction.audit(record) }

@@ -18,7 +18,14 @@ public final class AgentLink: Sendable {
     }
 
     /// An order that cannot be sent (too many channels, too large) ends at once: the sink hears of a refusal.
-    public func send(_ order: Order) { reach { $0.send(order) } }
+    public func send(_ order: Order) {
+        guard let connection else { return }
+        if connection.loop.isCurrent {
+            connection.assumeOnLoop { $0.send(order) }
+        } else {
+            connection.post { $0.send(order) }
+        }
+    }
 
     public func cancel(_ command: CommandID) { reach { $0.cancel(command) } }
 

@@ -26,7 +26,7 @@ public struct StoreOptions: Sendable {
     public var writerCacheKiB = 8_192
     public var readerCacheKiB = 2_048
     /// Pages (4 KiB) in the write-ahead log at which the checkpointer starts.
-    public var checkpointPages = 2_048
+    public var checkpointPages = 8_192
     public var walBytesToKeep = 64 << 20
     /// Largest database in pages of 4 KiB; `nil`: as the disk allows.
     public var maximumPages: Int?

@@ -75,7 +75,7 @@ public final class Route: Sendable {
     public let operation: OpenAPIOperation?
     public let action: RouteAction
 
-    public init(
+    public convenience init(
         _ method: HTTPMethod, _ pattern: String, access: Access, _ summary: String, query: [Parameter] = [],
         body: Body = .none, answers: [Answer], auditedRead: String? = nil,
         operation: OpenAPIOperation? = nil, handler: @escaping Handler
