@@ -61,7 +61,7 @@ import Transport
             isIdle = await withCheckedContinuation { answer in
                 agent.post { answer.resume(returning: $0.executor.isIdle) }
             }
-            if !isIdle { usleep(10_000) }
+            if !isIdle { await fixture.loop.sleep(milliseconds: 10) }
         }
         #expect(isIdle)
     }
