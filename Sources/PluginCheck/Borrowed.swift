@@ -28,6 +28,8 @@ extension PlayedHost {
         return [UInt8](UnsafeRawBufferPointer(start: data, count: Int(bytes.size)))
     }
 
+    func bytes(_ text: cm_text, _ what: StaticString) -> [UInt8] { Array(self.text(text, what).utf8) }
+
     func json(_ text: cm_text, _ what: StaticString) -> JSONValue {
         let string = self.text(text, what)
         guard let value = try? JSONValue(parsing: string) else {

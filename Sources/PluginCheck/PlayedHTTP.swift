@@ -1,6 +1,7 @@
 import CPluginABI
 import Glibc
 import JSON
+import PluginHost
 
 // cm.http/1 of the played core: routes are taken down, requests are played by `PlayedTraffic`.
 
@@ -21,15 +22,11 @@ func httpRouteAdd(
     let path = json["path"]?.string ?? ""
     let name = "\(method) \(path)"
     var faults: [String] = []
-    if !["GET", "POST", "PUT", "PATCH", "DELETE", "WEBSOCKET"].contains(method) { faults.append("method \"\(method)\"") }
+    if let fault = PluginRules.fault(ofRoute: host.bytes(specification, function), grants: host.note.capabilities) {
+        faults.append(fault)
+    }
     let area = path.hasPrefix("/api/v1/") ? path.dropFirst(8).prefix { $0 != "/" } : ""
     if !host.note.routes.contains(String(area)) { faults.append("its path is in none of the note's \"routes\"") }
-    let right = json["right"]?.string ?? ""
-    if right.split(separator: ".", omittingEmptySubsequences: false).count != 2 { faults.append("the right \"\(right)\" is not area.verb") }
-    if json["operation"]?.object == nil { faults.append("no \"operation\" for the API document") }
-    if json["inline"]?.bool == true, !host.note.capabilities.contains("inline") {
-        faults.append("\"inline\" without the capability")
-    }
     if callbacks.pointee.request == nil { faults.append("no callback request") }
     guard faults.isEmpty else {
         host.misuse("\(function) \(name): " + faults.joined(separator: ", "))

@@ -35,10 +35,15 @@ func jobsKindAdd(
     return CM_OK
 }
 
-/// Names of jobs and events begin with the plugin's id, or its last word, and a dot.
+/// Names of jobs begin with the plugin's id, or its last word, and a dot.
 private func isOfPlugin(_ host: PlayedHost, _ name: String) -> Bool {
     let last = host.note.id.split(separator: ".").last ?? ""
     return name.hasPrefix(host.note.id + ".") || name.hasPrefix(last + ".")
+}
+
+/// Events and audit records may also begin with an area of the plugin's routes.
+private func isOfArea(_ host: PlayedHost, _ name: String) -> Bool {
+    host.note.routes.contains { name.hasPrefix($0 + ".") }
 }
 
 func jobsKindRemove(_ context: Context, _ kind: UInt64) -> cm_status {
@@ -127,8 +132,8 @@ func eventsPublish(
     guard let host = core(context, function) else { return CM_E_INVALID }
     if let status = host.enter(function, .any) { return status }
     let name = host.text(kind, function)
-    guard isOfPlugin(host, name) else {
-        host.misuse("\(function): \(name) begins neither with the plugin's id nor with its last word and a dot")
+    guard isOfPlugin(host, name) || isOfArea(host, name) else {
+        host.misuse("\(function): \(name) begins neither with the plugin's id, nor with its last word or an area of its routes and a dot")
         return CM_E_INVALID
     }
     if data.size > 0 { _ = host.json(data, function) }
@@ -320,8 +325,8 @@ func auditWrite(
     guard let host = core(context, function) else { return CM_E_INVALID }
     if let status = host.enter(function, .wait) { return fail(status, error, "played refusal") }
     let name = host.text(action, function)
-    if name.split(separator: ".", omittingEmptySubsequences: false).count != 2 {
-        host.misuse("\(function): the action \"\(name)\" is not area.verb")
+    if !isOfPlugin(host, name), !isOfArea(host, name) {
+        host.misuse("\(function): the action \(name) begins neither with the plugin's id, nor with its last word or an area of its routes and a dot")
     }
     if outcome > CM_AUDIT_FAILED { host.misuse("\(function): outcome \(outcome)") }
     if detail.size > 0 { _ = host.json(detail, function) }

@@ -76,7 +76,7 @@ public enum PluginTemplate {
     private static func copy(
         _ source: String, to target: String, replacing names: [(String, String)], kit: String
     ) throws(PluginRefusal) {
-        for entry in entries(source) {
+        for entry in fileNames(source) {
             let new = renamed(entry, names)
             var status = stat()
             guard stat("\(source)/\(entry)", &status) == 0 else { continue }
@@ -122,19 +122,6 @@ public enum PluginTemplate {
             text = result
         }
         return String(decoding: text, as: UTF8.self)
-    }
-
-    private static func entries(_ directory: String) -> [String] {
-        guard let handle = opendir(directory) else { return [] }
-        defer { closedir(handle) }
-        var names: [String] = []
-        while let entry = readdir(handle) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name != ".", name != ".." { names.append(name) }
-        }
-        return names.sorted()
     }
 
     private static func wrong(_ text: String) -> Int32 { fail("\(text)\nusage: \(usage)", 2) }

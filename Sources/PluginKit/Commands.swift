@@ -53,7 +53,8 @@ public struct Commands: Sendable {
         try attempt("cm.commands/1 cancel") { error in id.withText { cancel(table.context, actor.handle, $0, error) } }
     }
 
-    /// What a client printed, at most `limit` bytes from `offset`; empty at the end.
+    /// What a client printed, at most `limit` bytes from `offset`; empty at the end. Throws `.unavailable` where there is
+    /// nothing more yet because the command still runs. Audited.
     public func output(
         _ id: String, of client: String, _ stream: Stream = .output, from offset: UInt64 = 0, limit: Int = 65_536,
         as actor: Actor = .plugin

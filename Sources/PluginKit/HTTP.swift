@@ -12,7 +12,8 @@ public struct Route: Sendable {
     public var path: String
     /// "hello.read": area.verb. Who may call it is the operator's decision.
     public var right: String
-    /// The OpenAPI 3.1 operation object: summary, parameters, requestBody, responses.
+    /// The OpenAPI 3.1 operation object: summary, responses, parameters, requestBody. `init` fills in a summary and a
+    /// response where there is none.
     public var operation: JSONObject
     public var bodyLimit: Int?
     public var streamsBody = false
@@ -30,6 +31,7 @@ public struct Route: Sendable {
         self.right = right
         self.operation = operation
         if self.operation["summary"] == nil { self.operation["summary"] = .string(summary) }
+        if self.operation["responses"] == nil { self.operation["responses"] = ["200": ["description": "The answer."]] }
     }
 
     var specification: [UInt8] {

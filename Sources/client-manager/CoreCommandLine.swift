@@ -14,7 +14,7 @@ enum CoreCommandLine {
           client-manager backup --data-dir DIR --to DIR
           client-manager restore --from DIR --data-dir DIR
           client-manager token recover --data-dir DIR [--config FILE]
-          client-manager plugin new --lang c|cpp|rust|swift NAME | check FILE | manifest FILE
+          client-manager plugin new --lang c|cpp|rust|swift NAME | check FILE | list DIR | manifest FILE
           client-manager version
         """
 

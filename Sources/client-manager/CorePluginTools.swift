@@ -9,10 +9,11 @@ enum CorePluginTools {
         case "check": return PluginCheck.main(rest)
         // The child of `check`; not for people.
         case "check-part": return PluginCheck.part(rest)
+        case "list": return PluginList.main(rest)
         case "manifest": return PluginManifest.main(rest)
         default:
             return CoreCommandLine.fail(
-                "usage:\n  \(PluginTemplate.usage)\n  \(PluginCheck.usage)\n  \(PluginManifest.usage)", status: 2)
+                "usage:\n  \(PluginTemplate.usage)\n  \(PluginCheck.usage)\n  \(PluginList.usage)\n  \(PluginManifest.usage)", status: 2)
         }
     }
 }

@@ -1,5 +1,6 @@
 """Shared by the proofs of the plugin platform: a staged tree with its kit, plugins built from it, a core that loads them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -45,4 +46,5 @@ def wait_for_route(core, path, begin, seconds=20):
         if path in core.get("/openapi.json")["paths"]:
             return time.monotonic() - begin
         time.sleep(0.02)
-    raise TimeoutError(f"{path} is not in /openapi.json after {seconds} s; log: {core.data}.log")
+    states = json.dumps(core.get("/api/v1/plugins"))
+    raise TimeoutError(f"{path} is not in /openapi.json after {seconds} s; the core says {states}")

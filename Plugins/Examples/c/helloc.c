@@ -92,14 +92,12 @@ static cm_status load(void *context, const cm_host *core, cm_error *error) {
   if ((status = core->interface_get(host, TEXT(CM_INTERFACE_CONFIG), 0, &config_table, error))) return status;
   if ((status = core->interface_get(host, TEXT(CM_INTERFACE_SERVICES), 0, &services_table, error))) return status;
   if ((status = core->interface_get(host, TEXT(CM_INTERFACE_HTTP), 0, &http_table, error))) return status;
-  if ((status = core->interface_get(host, TEXT(CM_INTERFACE_JOBS), 0, &jobs_table, error))) return status;
-  log_lines = log_table, http = http_table, jobs = jobs_table;
+  log_lines = log_table, http = http_table;
   const cm_config *config = config_table;
   const cm_services *services = services_table;
   /* What is used later is looked for once, here: after this no call needs a check. */
   if (!CM_HAS(log_lines, write) || !CM_HAS(config, get) || !CM_HAS(services, publish) || !CM_HAS(http, route_add) ||
-      !CM_HAS(http, request_get) || !CM_HAS(http, respond) || !CM_HAS(http, respond_problem) || !CM_HAS(jobs, kind_add) ||
-      !CM_HAS(jobs, progress) || !CM_HAS(jobs, log) || !CM_HAS(jobs, finish))
+      !CM_HAS(http, request_get) || !CM_HAS(http, respond) || !CM_HAS(http, respond_problem))
     return fail(error, CM_E_UNSUPPORTED, TEXT("the core is too old for helloc"));
 
   cm_buffer room = {(uint8_t *)greeting, sizeof greeting, 0};
@@ -111,9 +109,15 @@ static cm_status load(void *context, const cm_host *core, cm_error *error) {
   cm_handle handle;
   status = http->route_add(host,
                            TEXT("{\"method\":\"GET\",\"path\":\"/api/v1/helloc/{name}\",\"right\":\"helloc.read\","
-                                "\"operation\":{\"summary\":\"Greets somebody.\"}}"),
+                                "\"operation\":{\"summary\":\"Greets somebody.\",\"responses\":"
+                                "{\"200\":{\"description\":\"The greeting.\"}}}}"),
                            &route, NULL, &handle, error);
   if (status) return status;
+
+  /* Where jobs are not granted, or the core has none, the rest works without. */
+  if (core->interface_get(host, TEXT(CM_INTERFACE_JOBS), 0, &jobs_table, NULL) != CM_OK) return CM_OK;
+  jobs = jobs_table;
+  if (!CM_HAS(jobs, kind_add) || !CM_HAS(jobs, progress) || !CM_HAS(jobs, log) || !CM_HAS(jobs, finish)) return CM_OK;
   return jobs->kind_add(host,
                         TEXT("{\"name\":\"helloc.count\",\"summary\":\"Counts to ten.\",\"guarantee\":\"idempotent\"}"),
                         &job, NULL, &handle, error);

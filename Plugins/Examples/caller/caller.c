@@ -81,7 +81,8 @@ static cm_status load(void *context, const cm_host *core, cm_error *error) {
   cm_handle handle;
   return http->route_add(host,
                          TEXT("{\"method\":\"GET\",\"path\":\"/api/v1/caller/{name}\",\"right\":\"caller.read\","
-                              "\"operation\":{\"summary\":\"Greets somebody by another plugin.\"}}"),
+                              "\"operation\":{\"summary\":\"Greets somebody by another plugin.\",\"responses\":"
+                              "{\"200\":{\"description\":\"The greeting.\"}}}}"),
                          &route, NULL, &handle, error);
 }
 

@@ -150,12 +150,10 @@ cm_status load(void *, const cm_host *host, cm_error *error) noexcept {
     core.config = table<cm_config>(host, CM_INTERFACE_CONFIG);
     core.services = table<cm_services>(host, CM_INTERFACE_SERVICES);
     core.http = table<cm_http>(host, CM_INTERFACE_HTTP);
-    core.jobs = table<cm_jobs>(host, CM_INTERFACE_JOBS);
     // What is used later is looked for once, here: after this no call needs a check.
     if (!CM_HAS(core.log, write) || !CM_HAS(core.config, get) || !CM_HAS(core.services, publish) ||
         !CM_HAS(core.http, route_add) || !CM_HAS(core.http, request_get) || !CM_HAS(core.http, respond) ||
-        !CM_HAS(core.http, respond_problem) || !CM_HAS(core.jobs, kind_add) || !CM_HAS(core.jobs, progress) ||
-        !CM_HAS(core.jobs, log) || !CM_HAS(core.jobs, finish))
+        !CM_HAS(core.http, respond_problem))
       throw Failure{CM_E_UNSUPPORTED, "the core is too old for hellocpp"};
 
     std::string configured;
@@ -170,8 +168,17 @@ cm_status load(void *, const cm_host *host, cm_error *error) noexcept {
     check(core.services->publish(core.context, text(HELLOCPP_SERVICE), &service.head, nullptr, &why), why);
     check(core.http->route_add(core.context,
                                text(R"({"method":"GET","path":"/api/v1/hellocpp/{name}","right":"hellocpp.read",)"
-                                    R"("operation":{"summary":"Greets somebody."}})"),
+                                    R"("operation":{"summary":"Greets somebody.","responses":)"
+                                    R"({"200":{"description":"The greeting."}}}})"),
                                &route, nullptr, &handle, &why), why);
+
+    // Where jobs are not granted, or the core has none, the rest works without.
+    const void *jobs = nullptr;
+    if (host->interface_get(host->context, text(CM_INTERFACE_JOBS), 0, &jobs, nullptr) != CM_OK) return;
+    core.jobs = static_cast<const cm_jobs *>(jobs);
+    if (!CM_HAS(core.jobs, kind_add) || !CM_HAS(core.jobs, progress) || !CM_HAS(core.jobs, log) ||
+        !CM_HAS(core.jobs, finish))
+      return;
     check(core.jobs->kind_add(core.context,
                               text(R"({"name":"hellocpp.count","summary":"Counts to ten.","guarantee":"idempotent"})"),
                               &job, nullptr, &handle, &why), why);

@@ -60,7 +60,7 @@ private func load(
         text(
             """
             {"method":"GET","path":"/api/v1/helloembedded/{name}","right":"helloembedded.read",
-            "operation":{"summary":"Greets somebody."}}
+            "operation":{"summary":"Greets somebody.","responses":{"200":{"description":"The greeting."}}}}
             """), &callbacks, nil, &route, error)
 }
 

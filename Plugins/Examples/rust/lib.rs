@@ -140,7 +140,12 @@ unsafe extern "C" fn load(_: *mut c_void, host: *const cm_host, error: *mut cm_e
         let config: *const cm_config = table(host, CM_INTERFACE_CONFIG)?;
         let services: *const cm_services = table(host, CM_INTERFACE_SERVICES)?;
         let http: *const cm_http = table(host, CM_INTERFACE_HTTP)?;
-        let jobs: *const cm_jobs = table(host, CM_INTERFACE_JOBS)?;
+        // Where jobs are not granted, or the core has none, the rest works without.
+        let jobs: *const cm_jobs = table(host, CM_INTERFACE_JOBS).unwrap_or(null());
+        let has_jobs = has!(jobs, cm_jobs, kind_add)
+            && has!(jobs, cm_jobs, progress)
+            && has!(jobs, cm_jobs, log)
+            && has!(jobs, cm_jobs, finish);
         // What is used later is looked for once, here.
         let complete = has!(log, cm_log, write)
             && has!(config, cm_config, get)
@@ -148,11 +153,7 @@ unsafe extern "C" fn load(_: *mut c_void, host: *const cm_host, error: *mut cm_e
             && has!(http, cm_http, route_add)
             && has!(http, cm_http, request_get)
             && has!(http, cm_http, respond)
-            && has!(http, cm_http, respond_problem)
-            && has!(jobs, cm_jobs, kind_add)
-            && has!(jobs, cm_jobs, progress)
-            && has!(jobs, cm_jobs, log)
-            && has!(jobs, cm_jobs, finish);
+            && has!(http, cm_http, respond_problem);
         if !complete {
             return Err(Failure::new(CM_E_UNSUPPORTED, "the core is too old for hellorust"));
         }
@@ -181,11 +182,14 @@ unsafe extern "C" fn load(_: *mut c_void, host: *const cm_host, error: *mut cm_e
         };
         let specification = cm_text::new(concat!(
             r#"{"method":"GET","path":"/api/v1/hellorust/{name}","right":"hellorust.read","#,
-            r#""operation":{"summary":"Greets somebody."}}"#
+            r#""operation":{"summary":"Greets somebody.","responses":{"200":{"description":"The greeting."}}}}"#
         ));
         let add = (*http).route_add.unwrap();
         check(add(context, specification, &route, null_mut(), &mut handle, null_mut()), "route_add")?;
 
+        if !has_jobs {
+            return Ok(());
+        }
         let job = cm_job_callbacks {
             head: cm_head::of::<cm_job_callbacks>(1),
             run: Some(run),

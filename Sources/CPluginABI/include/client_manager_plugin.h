@@ -377,7 +377,7 @@ typedef struct cm_http {
    *   "method"       "GET", "POST", "PUT", "PATCH", "DELETE"; "WEBSOCKET" for operators' WebSockets
    *   "path"         below one of the note's areas: "/api/v1/hello/{name}"
    *   "right"        "hello.read": area.verb; who may call it is the operator's decision, by roles
-   *   "operation"    the OpenAPI 3.1 operation object: summary, parameters, requestBody, responses
+   *   "operation"    the OpenAPI 3.1 operation object: summary, responses (at least one), parameters, requestBody
    *   "body_limit"   bytes, default 1 MiB, at most 64 MiB; with "stream_body": true at most 2^53 and delivered in pieces
    *   "timeout_s"    default 30, at most 3,600
    *   "audit"        "hello.greet": each call leaves an audit record of this action before the plugin sees it

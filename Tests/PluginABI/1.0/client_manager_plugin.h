@@ -13,7 +13,8 @@
  *   [inline]  Called by the core on one of its event loops: one at a time for one handle, at the same time for different
  *             ones. It must return within 5 ms, must not block, and may call only functions marked [any]. Needs the
  *             capability "inline".
- *   [wait]    Called by the plugin from any of its threads, but not inside an [inline] callback: it may wait for the disk.
+ *   [wait]    Called by the plugin from any of its threads, but not inside an [inline] callback: it may wait for the disk. Where
+ *             the core does not get to it in 25 s it answers CM_E_TIMEOUT, and nobody knows then whether it was done.
  *   Functions called on a thread where they may not run answer CM_E_THREAD and are reported by name.
  *   A function of a service runs on whatever thread its caller is, at the same time as others: the publisher guards its
  *   own state, and calls only functions marked [any] from there.
@@ -376,7 +377,7 @@ typedef struct cm_http {
    *   "method"       "GET", "POST", "PUT", "PATCH", "DELETE"; "WEBSOCKET" for operators' WebSockets
    *   "path"         below one of the note's areas: "/api/v1/hello/{name}"
    *   "right"        "hello.read": area.verb; who may call it is the operator's decision, by roles
-   *   "operation"    the OpenAPI 3.1 operation object: summary, parameters, requestBody, responses
+   *   "operation"    the OpenAPI 3.1 operation object: summary, responses (at least one), parameters, requestBody
    *   "body_limit"   bytes, default 1 MiB, at most 64 MiB; with "stream_body": true at most 2^53 and delivered in pieces
    *   "timeout_s"    default 30, at most 3,600
    *   "audit"        "hello.greet": each call leaves an audit record of this action before the plugin sees it
@@ -435,7 +436,9 @@ typedef struct cm_http {
 /* ---- actors ----------------------------------------------------------------------------------------------------- *
  * Where a function has `actor`, it is in whose name the core acts: a live request, WebSocket or job attempt stands for its
  * principal, whose rights are checked; CM_NO_HANDLE is the plugin itself, "plugin:ID" in the audit trail, which may do what
- * its capabilities allow. */
+ * its capabilities allow: with "clients.read" see all clients, with "clients.write" set labels, with "commands" run what the
+ * command policy allows to administrators or to the user "plugin:ID", with "jobs" work with jobs of its own kinds. A handle
+ * that stands for nobody any more is CM_E_GONE. */
 
 /* ---- cm.clients/1 (clients.read; labels: clients.write) ---------------------------------------------------------- */
 
@@ -443,11 +446,11 @@ typedef struct cm_http {
 
 typedef struct cm_clients {
   cm_head head;
-  /* [any] One client as GET /api/v1/clients/{id} shows it, JSON. */
+  /* [wait] One client as GET /api/v1/clients/{id} shows it, JSON. */
   cm_status (*CM_NULLABLE get)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_buffer *CM_NONNULL json,
                                cm_error *CM_NULLABLE error);
-  /* [any] Ids of the clients that a selector finds, JSON {"items": ["…"], "next": "…"|null}; `after` is a `next` or empty;
-   * at most `limit` (1 to 10,000). */
+  /* [any] Ids of the clients that a selector finds (empty: all), JSON {"items": ["…"], "next": "…"|null}; `after` is a `next`
+   * or empty; at most `limit` (1 to 10,000). */
   cm_status (*CM_NULLABLE select)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text selector, cm_text after,
                                   uint32_t limit, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
   /* [any] 1: the client is connected now. */
@@ -474,11 +477,12 @@ typedef struct cm_command_callbacks {
 typedef struct cm_commands {
   cm_head head;
   /* [wait] `specification` is the body of POST /api/v1/commands without "wait_s". Returns when the command is durably accepted;
-   * `id` gets its id. Policy and rights of the actor apply. `callbacks` may be NULL. */
+   * `id` gets its id, 26 bytes; where they do not fit nothing is done. Policy and rights of the actor apply. `callbacks` may
+   * be NULL: then, and for more than 10,000 targets, nobody watches and `command` is CM_NO_HANDLE. At most 256 watched. */
   cm_status (*CM_NULLABLE run)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text specification,
                                const cm_command_callbacks *CM_NULLABLE callbacks, void *CM_NULLABLE context,
                                cm_handle *CM_NONNULL command, cm_buffer *CM_NONNULL id, cm_error *CM_NULLABLE error);
-  /* [wait] Watches a command that runs already, by id. */
+  /* [wait] Watches a command that runs already, by id; of its targets those that the actor may see. */
   cm_status (*CM_NULLABLE watch)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id,
                                  const cm_command_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
                                  cm_handle *CM_NONNULL command, cm_error *CM_NULLABLE error);
@@ -486,7 +490,8 @@ typedef struct cm_commands {
   cm_status (*CM_NULLABLE unwatch)(cm_host_context *CM_NONNULL host, cm_handle command);
   /* [wait] */
   cm_status (*CM_NULLABLE cancel)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_error *CM_NULLABLE error);
-  /* [wait] What a client printed: `stream` 1 output, 2 errors; from `offset`, as much as fits; `buffer.size` 0 at the end. */
+  /* [wait] What a client printed: `stream` 1 output, 2 errors; from `offset`, as much as fits; `buffer.size` 0 at the end;
+   * CM_E_UNAVAILABLE: nothing more yet, the command is still running. Audited. */
   cm_status (*CM_NULLABLE output)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_text client,
                                   uint32_t stream, uint64_t offset, cm_buffer *CM_NONNULL buffer, cm_error *CM_NULLABLE error);
 } cm_commands;
@@ -610,11 +615,13 @@ typedef struct cm_event_callbacks {
 
 typedef struct cm_events {
   cm_head head;
-  /* [any] `kind` begins with the plugin's id or its last word and a dot; `client` may be empty; `data` is JSON, 4 KiB.
+  /* [any] `kind` begins with the plugin's id, its last word or an area of its routes, and a dot; the core's own areas
+   * ("client", "job", …) are taken. `client` and `subject` (256 bytes) may be empty; `data` is JSON, 4 KiB, or empty.
    * At most 1,000 a second; over that CM_E_BUSY. */
   cm_status (*CM_NULLABLE publish)(cm_host_context *CM_NONNULL host, cm_text kind, cm_text client, cm_text subject,
                                    cm_text data);
-  /* [own] `kinds` are kinds with commas between; "client.*" is an area, "*" everything. */
+  /* [own] From `start` on. `kinds` are up to 64 kinds with commas between; "client.*" is an area, "*" everything. Gets what
+   * happens from now on. At most 64 subscriptions. */
   cm_status (*CM_NULLABLE subscribe)(cm_host_context *CM_NONNULL host, cm_text kinds,
                                      const cm_event_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
                                      cm_handle *CM_NONNULL subscription, cm_error *CM_NULLABLE error);
@@ -623,7 +630,8 @@ typedef struct cm_events {
 } cm_events;
 
 /* ---- cm.store/1 (store): the plugin's own durable memory --------------------------------------------------------- *
- * Keys are text of 1 to 512 bytes, values up to 1 MiB; at most 1,000,000 keys and a configured number of bytes per plugin. */
+ * Keys are text of 1 to 512 bytes, values up to 1 MiB; at most 1,000,000 keys, 10,000 blobs and a configured number of bytes
+ * per plugin, over all its versions; over that CM_E_UNAVAILABLE. */
 
 #define CM_INTERFACE_STORE "cm.store/1"
 
@@ -635,7 +643,8 @@ typedef struct cm_store {
   /* [wait] Keys with this prefix after `after`, in order, JSON {"items": ["…"], "next": "…"|null}; at most 1,000. */
   cm_status (*CM_NULLABLE list)(cm_host_context *CM_NONNULL host, cm_text prefix, cm_text after, uint32_t limit,
                                 cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
-  /* [wait] Begins to collect changes; nothing is written before `commit`. */
+  /* [wait] Begins to collect changes; nothing is written before `commit`. At most 64 transactions at a time, each with 4,096
+   * changes and 4 MiB; what is over that answers CM_E_TOO_LARGE and is not taken. */
   cm_status (*CM_NULLABLE begin)(cm_host_context *CM_NONNULL host, cm_handle *CM_NONNULL transaction);
   /* [wait] */
   cm_status (*CM_NULLABLE put)(cm_host_context *CM_NONNULL host, cm_handle transaction, cm_text key, cm_bytes value);
@@ -645,13 +654,13 @@ typedef struct cm_store {
    * `commit` answers CM_E_EXISTS and changes nothing. */
   cm_status (*CM_NULLABLE expect)(cm_host_context *CM_NONNULL host, cm_handle transaction, cm_text key, uint32_t exists,
                                   cm_bytes value);
-  /* [wait] Returns when all changes are durable, or none was made. */
+  /* [wait] Returns when all changes are durable, or none was made. The transaction is over in any case. */
   cm_status (*CM_NULLABLE commit)(cm_host_context *CM_NONNULL host, cm_handle transaction, cm_error *CM_NULLABLE error);
   /* [wait] */
   cm_status (*CM_NULLABLE discard)(cm_host_context *CM_NONNULL host, cm_handle transaction);
 
   /* Blobs: long byte strings with names like keys, appended to and read by range. */
-  /* [wait] Appends; makes the blob if it is not there. `size` gets its new size. Durable after `blob_sync`. */
+  /* [wait] Appends up to 8 MiB; makes the blob if it is not there. `size` gets its new size. Durable after `blob_sync`. */
   cm_status (*CM_NULLABLE blob_append)(cm_host_context *CM_NONNULL host, cm_text name, cm_bytes bytes,
                                        uint64_t *CM_NULLABLE size, cm_error *CM_NULLABLE error);
   /* [wait] */
@@ -671,18 +680,18 @@ typedef struct cm_store {
 
 typedef struct cm_crypto {
   cm_head head;
-  /* [any] Fills `bytes` bytes, from the system's generator. */
+  /* [any] Fills `bytes` bytes (1 MiB), from the system's generator. */
   cm_status (*CM_NULLABLE random)(cm_host_context *CM_NONNULL host, uint8_t *CM_NONNULL data, uint64_t bytes);
-  /* [any] `digest` has room for 32 bytes. */
+  /* [any] `digest` has room for 32 bytes. `data` has at most 64 MiB, here and below. */
   cm_status (*CM_NULLABLE sha256)(cm_host_context *CM_NONNULL host, cm_bytes data, uint8_t *CM_NONNULL digest);
   /* [any] `code` has room for 32 bytes. */
   cm_status (*CM_NULLABLE hmac_sha256)(cm_host_context *CM_NONNULL host, cm_bytes key, cm_bytes data,
                                        uint8_t *CM_NONNULL code);
-  /* [any] Seals a secret (64 KiB) under the core's master key for this plugin and this `label`; only the same plugin with the
-   * same label opens it. Needs "secrets", else CM_E_DENIED. */
+  /* [any] Seals a secret (64 KiB) for this plugin and this `label` (1 to 256 bytes), under a key of the core that its master
+   * key seals; only the same plugin with the same label opens it. Needs "secrets", else CM_E_DENIED. */
   cm_status (*CM_NULLABLE seal)(cm_host_context *CM_NONNULL host, cm_text label, cm_bytes secret, cm_buffer *CM_NONNULL sealed,
                                 cm_error *CM_NULLABLE error);
-  /* [any] */
+  /* [any] CM_E_DENIED: not sealed by this plugin, under this label, by this core; or changed since. */
   cm_status (*CM_NULLABLE unseal)(cm_host_context *CM_NONNULL host, cm_text label, cm_bytes sealed,
                                   cm_buffer *CM_NONNULL secret, cm_error *CM_NULLABLE error);
 } cm_crypto;
@@ -705,12 +714,13 @@ typedef struct cm_audit_callbacks {
 
 typedef struct cm_audit {
   cm_head head;
-  /* [wait] Writes a record and returns when it is durable: before the act is acknowledged. `action` is "area.verb" as in its
-   * rights; `clients` are ids with commas between or empty; `detail` is JSON or empty. */
+  /* [wait] Writes a record and returns when it is durable: before the act is acknowledged. `action` begins like the kind
+   * of an event; `clients` are ids (1,000) with commas between or empty; `target` and `reason` have at most 1 KiB; `detail` is
+   * JSON, 16,000 bytes, or empty. The record says which plugin wrote it, whoever the actor is. */
   cm_status (*CM_NULLABLE write)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text action, cm_text clients,
                                  cm_text target, uint32_t outcome, cm_text reason, cm_text detail,
                                  cm_error *CM_NULLABLE error);
-  /* [own] Gets every record from the last one that it kept; the position is durable, per plugin. */
+  /* [own] From `start` on. Gets every record from the last one that it kept; the position is durable, per plugin: one sink. */
   cm_status (*CM_NULLABLE sink)(cm_host_context *CM_NONNULL host, const cm_audit_callbacks *CM_NONNULL callbacks,
                                 void *CM_NULLABLE context, cm_handle *CM_NONNULL sink, cm_error *CM_NULLABLE error);
   /* [any] */

@@ -9,11 +9,13 @@
 enum {
   RIGHT, CRASH_ON_FAILURE, WRITES_NULL_ERROR, READS_PAST_TABLE, ANSWERS_TWICE, NEVER_ANSWERS, NO_GUARD, CALLS_AFTER_STOP,
   WRONG_THREAD, HANGS_IN_LOAD, ACCEPTS_ANY_MAJOR, WRONG_ID, PUBLISHES_UNKNOWN, ACQUIRES_IN_LOAD, FINISHES_TWICE,
-  INLINE_WAITS, LEAKS_LEASE, ENDS_PROCESS, KEEPS_REQUEST, SECOND_LOAD_FAILS, RELEASES_TWICE, NOT_UTF8, STATUS_POSITIVE
+  INLINE_WAITS, LEAKS_LEASE, NO_RESPONSES, ENDS_PROCESS, KEEPS_REQUEST, SECOND_LOAD_FAILS, RELEASES_TWICE, NOT_UTF8, STATUS_POSITIVE
 };
 #ifndef FAULT
 #define FAULT RIGHT
 #endif
+#define ROUTE "{\"method\":\"GET\",\"path\":\"/api/v1/faulty\",\"right\":\"faulty.read\","
+#define OPERATION "\"operation\":{\"summary\":\"Answers.\",\"responses\":{\"200\":{\"description\":\"Nothing.\"}}}"
 #define TEXT(literal) ((cm_text){(literal), sizeof(literal) - 1})
 
 static cm_host_context *host;
@@ -102,11 +104,9 @@ static cm_status load(void *context, const cm_host *core, cm_error *error) {
   }
   cm_handle handle;
   status = http->route_add(host,
-                           FAULT == INLINE_WAITS
-                               ? TEXT("{\"method\":\"GET\",\"path\":\"/api/v1/faulty\",\"right\":\"faulty.read\","
-                                      "\"operation\":{},\"inline\":true}")
-                               : TEXT("{\"method\":\"GET\",\"path\":\"/api/v1/faulty\",\"right\":\"faulty.read\","
-                                      "\"operation\":{}}"),
+                           FAULT == INLINE_WAITS   ? TEXT(ROUTE OPERATION ",\"inline\":true}")
+                           : FAULT == NO_RESPONSES ? TEXT(ROUTE "\"operation\":{\"summary\":\"Answers.\"}}")
+                                                   : TEXT(ROUTE OPERATION "}"),
                            &route, NULL, &handle, error);
   if (status) return status;
   return jobs->kind_add(host, TEXT("{\"name\":\"faulty.run\",\"summary\":\"Runs.\",\"guarantee\":\"idempotent\"}"), &job,

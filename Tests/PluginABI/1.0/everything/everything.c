@@ -262,18 +262,18 @@ static cm_status load(void *context, const cm_host *core, cm_error *error) {
     return status;
   if ((status = http_table->route_add(host,
                                       TEXT("{\"method\":\"GET\",\"path\":\"/api/v1/everything\","
-                                           "\"right\":\"everything.read\",\"operation\":{\"summary\":\"All.\"}}"),
+                                           "\"right\":\"everything.read\",\"operation\":{\"summary\":\"All.\",\"responses\":{\"200\":{\"description\":\"It.\"}}}}"),
                                       &route, NULL, &handle, error)) != CM_OK)
     return status;
   if ((status = http_table->route_add(host,
                                       TEXT("{\"method\":\"PUT\",\"path\":\"/api/v1/everything\","
-                                           "\"right\":\"everything.write\",\"operation\":{\"summary\":\"All.\"},"
+                                           "\"right\":\"everything.write\",\"operation\":{\"summary\":\"All.\",\"responses\":{\"200\":{\"description\":\"It.\"}}},"
                                            "\"stream_body\":true,\"audit\":\"everything.write\"}"),
                                       &upload, NULL, &handle, error)) != CM_OK)
     return status;
   if ((status = http_table->route_add(host,
                                       TEXT("{\"method\":\"WEBSOCKET\",\"path\":\"/api/v1/everything/socket\","
-                                           "\"right\":\"everything.read\",\"operation\":{\"summary\":\"Echo.\"}}"),
+                                           "\"right\":\"everything.read\",\"operation\":{\"summary\":\"Echo.\",\"responses\":{\"200\":{\"description\":\"It.\"}}}}"),
                                       &socket_route, NULL, &handle, error)) != CM_OK)
     return status;
   if ((status = metrics_table->define(host, CM_METRIC_COUNTER, TEXT("ticks"), TEXT("Ticks."), &calls, error)) != CM_OK)

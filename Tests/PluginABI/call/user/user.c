@@ -87,7 +87,8 @@ static cm_status load(void *context, const cm_host *core, cm_error *error) {
   http = found, services = second;
   return http->route_add(host,
                          TEXT("{\"method\":\"GET\",\"path\":\"/api/v1/sumuser\",\"right\":\"sumuser.read\","
-                              "\"operation\":{\"summary\":\"Measures a call.\"}}"),
+                              "\"operation\":{\"summary\":\"Measures a call.\",\"responses\":"
+                              "{\"200\":{\"description\":\"Nanoseconds.\"}}}}"),
                          &route, NULL, &handle, error);
 }
 static cm_status start(void *context, cm_error *error) {
