@@ -28,7 +28,11 @@ public final class IdentityService: Sendable {
     private let state: Mutex<State>
     let directory: KeyDirectory
     private let names: [CertificateName]
-    private let rotationHook = Mutex<(@Sendable () -> Void)?>(nil)
+    /// In a struct for the reason that `OutputStore.Hook` gives.
+    private struct Hook: Sendable {
+        var body: (@Sendable () -> Void)?
+    }
+    private let rotationHook = Mutex(Hook())
 
     /// Reads the identity of a data directory, or makes one. Blocks for a few small files.
     /// - Parameters:
@@ -144,7 +148,7 @@ public final class IdentityService: Sendable {
             state.withLock {
                 $0 = State(key: next, backup: backup, authority: authority, rotation: statement, leaf: nil)
             }
-            rotationHook.withLock { $0 }?()
+            rotationHook.withLock { $0.body }?()
             return statement
         } catch let error as Problem {
             throw error
@@ -153,7 +157,7 @@ public final class IdentityService: Sendable {
 
     /// Has `body` called after each rotation, before the caller of `rotate` hears of it, on the caller's thread: TLS then
     /// shows a certificate of the new authority.
-    public func whenRotated(_ body: @escaping @Sendable () -> Void) { rotationHook.withLock { $0 = body } }
+    public func whenRotated(_ body: @escaping @Sendable () -> Void) { rotationHook.withLock { $0.body = body } }
 
     /// Brings every private key of the directory under the present master key. Blocks for a few small files.
     public func seal() throws(Problem) {

@@ -45,8 +45,14 @@ public final class OutputStore: Sendable {
     private let clientBytes = Mutex<[ClientID: UInt64]>([:])
     private let writer: Mutex<WriterBox>
     /// Told after bytes became readable; called on the writer's thread.
-    private let onWritten: Mutex<(@Sendable (LiveOutput) -> Void)?> = Mutex(nil)
+    private let onWritten = Mutex(Hook())
     private let fault = Mutex<SystemError?>(nil)
+
+    /// A closure that is the whole value of a generic lock is wrapped once more by each look at it, until a call overflows
+    /// the stack; as a member of a struct it stays as it is. `MapTests` looks for the other form.
+    private struct Hook: Sendable {
+        var body: (@Sendable (LiveOutput) -> Void)?
+    }
 
     /// Only the writer's thread takes it out of its mutex, which is therefore never waited for.
     private struct WriterBox: ~Copyable {
@@ -74,7 +80,7 @@ public final class OutputStore: Sendable {
         reading = BlockingPool(name: "output-read", threads: 2, queue: 1_024)
     }
 
-    func setOnWritten(_ body: @escaping @Sendable (LiveOutput) -> Void) { onWritten.withLock { $0 = body } }
+    func setOnWritten(_ body: @escaping @Sendable (LiveOutput) -> Void) { onWritten.withLock { $0.body = body } }
 
     /// Bytes that wait for the disk, and why the disk refuses, if it does.
     public var backlog: (bytes: Int, fault: SystemError?) {
@@ -221,7 +227,7 @@ public final class OutputStore: Sendable {
             output.state.withLock { $0.extents[stream].append(extent) }
         }
         giveCredit(output)
-        onWritten.withLock { $0 }?(output)
+        onWritten.withLock { $0.body }?(output)
     }
 
     /// Credit up to a window beyond what is written. Above half of the backlog's bound it waits for the next round.

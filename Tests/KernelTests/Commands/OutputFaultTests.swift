@@ -31,6 +31,29 @@ import Testing
         #expect(disk.syncs.withLock { $0 } == 1)
     }
 
+    /// A busy disk writes many pieces in one go; none of them may leave anything behind.
+    @Test(.timeLimit(.minutes(2))) func manyPiecesCostNoMoreThanOne() async throws {
+        let directory = CommandsDirectory()
+        let store = try OutputStore(directory: directory.path) { (_, _) throws(SystemError) in }
+        let written = Mutex(0)
+        store.setOnWritten { _ in written.withLock { $0 += 1 } }
+        let client = ClientID(high: 1, low: 1)
+        let output = LiveOutput(command: CommandID(high: 1, low: 3), client: client, limit: 1 << 30)
+        let link = FakeLink(client)
+        let piece = [UInt8](repeating: 7, count: LiveOutput.inlineBytes + 1)
+        let pieces = 12_000
+        for number in 0..<pieces {
+            let isTaken = store.take(
+                output, .standardOutput, at: UInt64(number * piece.count), piece.span.bytes, from: link)
+            guard isTaken, await store.commit(output) else {
+                Issue.record("piece \(number) was not taken")
+                return
+            }
+        }
+        #expect(written.withLock { $0 } == pieces)
+        store.stop()
+    }
+
     @Test func noEndIsRecordedWhoseOutputDidNotComeToTheDisk() async throws {
         let directory = CommandsDirectory()
         let disk = Disk()
