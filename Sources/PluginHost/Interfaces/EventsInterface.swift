@@ -8,22 +8,15 @@ let eventsTable = HostTable(
     cm_events(
         head: head(of: cm_events.self), publish: eventsPublish, subscribe: eventsSubscribe, unsubscribe: eventsUnsubscribe))
 
-/// Areas of the core's own events and audit records: no plugin speaks in them, whatever the last word of its id.
-enum CoreAreas {
-    static let all: Set<String> = [
-        "agent", "audit", "client", "command", "core", "enrollment", "enrollment-policy", "enrollment-token", "event", "file", "group", "identity", "job", "limit",
-        "output", "plugin", "policy", "role", "schedule", "secret", "security", "session", "settings", "setting", "store",
-        "template", "terminal", "token", "transfer", "user", "webhook",
-    ]
-}
-
 extension PluginInstance {
     /// Whether the text is "WORD.rest" with one of the plugin's own words: its id, the last word of it, an area of its routes.
     func owns(_ text: String) -> Bool {
         guard text.utf8.count <= 128,
             text.utf8.allSatisfy({ (0x61...0x7A).contains($0) || (0x30...0x39).contains($0) || $0 == 0x2D || $0 == 0x2E || $0 == 0x5F })
         else { return false }
-        return ([note.id] + ([note.shortName] + note.routes).filter { !CoreAreas.all.contains($0) }).contains {
+        // The name of a first-party area only with the area itself, which somebody approved.
+        let short = CoreAreas.firstParty.contains(note.shortName) ? [] : [note.shortName]
+        return ([note.id] + (short + note.routes).filter { !CoreAreas.words.contains($0) }).contains {
             text.hasPrefix($0 + ".") && text.utf8.count > $0.utf8.count + 1
         }
     }

@@ -31,6 +31,7 @@ enum HostInterfaces {
         Offer(CM_INTERFACE_CRYPTO, nil, cryptoTable),
         Offer(CM_INTERFACE_JOBS, .jobs, jobsTable),
         Offer(CM_INTERFACE_COMMANDS, .commands, commandsTable),
+        Offer(CM_INTERFACE_CHANNELS, .channels, channelsTable),
     ]
 }
 

@@ -34,9 +34,9 @@ final class PluginDecisions: Sendable {
         let signer: String
         let sha256: String
 
-        init(_ file: PluginFile, _ wanted: Set<Capability>) {
+        init(_ file: PluginFile, _ wanted: [String]) {
             id = file.note.id
-            capabilities = wanted.map(\.rawValue).sorted().joined(separator: ",")
+            capabilities = wanted.joined(separator: ",")
             signer = file.signer ?? ""
             sha256 = file.signer == nil ? file.sha256 : ""
         }

@@ -90,36 +90,28 @@ extension PluginHost {
         if let failure = confined.failed[id], failure.sha256 == file.sha256 {
             return (failure.isFenced ? .fenced : .failed, failure.refusal)
         }
-        let wanted = extra(file)
-        if !wanted.isEmpty, !isInCatalogue(file, wanted), !decisions.isApproved(PluginDecisions.Approval(file, wanted)) {
-            let names = wanted.map(\.rawValue).sorted().joined(separator: ", ")
-            return (
-                .awaitingApproval,
-                PluginRefusal("plugin-awaiting-approval", "it asks for \(names)", remedy: "look at it, then: cmctl plugins approve \(id)"))
-        }
-        if let refusal = configurationFault(file.note) { return (.refused, refusal) }
-        let taken = file.note.routes.first { Self.coreAreas.contains($0) && !isInCatalogue(file, []) }
-        if let taken {
+        if let taken = file.note.routes.first(where: { CoreAreas.routes.contains($0) }) {
             return (.refused, PluginRefusal("plugin-area-taken", "it claims the area /api/v1/\(taken), which belongs to the core", remedy: "choose another name in the note's \"routes\""))
         }
-        return nil
+        let wanted = extra(file)
+        if !wanted.isEmpty, !isInCatalogue(file), !decisions.isApproved(PluginDecisions.Approval(file, wanted)) {
+            return (
+                .awaitingApproval,
+                PluginRefusal("plugin-awaiting-approval", "it asks for \(wanted.joined(separator: ", "))", remedy: "look at it, then: cmctl plugins approve \(id)"))
+        }
+        return configurationFault(file.note).map { (.refused, $0) }
     }
 
-    /// Areas that strangers must not take, whether the core uses them yet or a first-party plugin does.
-    private static let coreAreas: Set<String> = [
-        "sessions", "clients", "groups", "commands", "templates", "schedules", "enrollments", "enrollment-tokens", "users",
-        "tokens", "roles", "policies", "audit", "events", "webhooks", "files", "transfers", "jobs", "plugins", "terminal",
-        "cloud", "installations", "secrets", "limits", "settings", "identity", "upgrades",
-    ]
-
-    /// What it asks for beyond the default.
-    func extra(_ file: PluginFile) -> Set<Capability> {
-        Set(file.note.capabilities.compactMap { Capability(rawValue: $0) }).subtracting(options.defaultGrants)
+    /// What it asks for beyond the default, sorted, in the words of the list and of approvals.
+    func extra(_ file: PluginFile) -> [String] {
+        let capabilities = Set(file.note.capabilities.compactMap { Capability(rawValue: $0) }).subtracting(options.defaultGrants)
+        return (capabilities.map(\.rawValue) + file.note.routes.filter(CoreAreas.firstParty.contains).map { "routes:" + $0 }).sorted()
     }
 
-    private func isInCatalogue(_ file: PluginFile, _ wanted: Set<Capability>) -> Bool {
-        guard let entry = options.catalogue[file.sha256] else { return false }
-        return entry.id == file.note.id && wanted.isSubset(of: entry.capabilities)
+    /// A first-party file of this tree, byte for byte.
+    private func isInCatalogue(_ file: PluginFile) -> Bool {
+        guard let entry = options.catalogue[file.sha256], entry.id == file.note.id else { return false }
+        return Set(file.note.capabilities.compactMap { Capability(rawValue: $0) }).isSubset(of: entry.capabilities.union(options.defaultGrants))
     }
 
     private func configurationFault(_ note: PluginNote) -> PluginRefusal? {
