@@ -70,6 +70,27 @@ public protocol APITransport {
         _ request: APIRequest, _ receive: (_ piece: [UInt8]) async throws(OperatorError) -> Void
     ) async throws(OperatorError) -> APIResponse
 
+    /// Opens a WebSocket; `receive` hears of each message, on the caller's loop.
+    func webSocket(
+        _ request: APIRequest, _ receive: @escaping (APIMessage) -> Void
+    ) async throws(OperatorError) -> any APISocket
+
     /// Ends a running `stream` call with an error. Does nothing when there is none.
     func interrupt()
+}
+
+public enum APIMessage: Sendable, Equatable {
+    case binary([UInt8])
+    case text([UInt8])
+}
+
+/// An open WebSocket to the core. Confined to its loop.
+public protocol APISocket: AnyObject {
+    func send(_ bytes: [UInt8])
+    func send(text: [UInt8])
+    func close()
+    var isClosed: Bool { get }
+    /// Returns after this time, at the end of the connection, or after `wake`.
+    func wait(milliseconds: UInt64) async
+    func wake()
 }

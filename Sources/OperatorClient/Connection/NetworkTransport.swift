@@ -95,6 +95,23 @@ public final class NetworkTransport: APITransport {
             method, request.target, headers: headers, body: request.body ?? [], headMilliseconds: milliseconds)
     }
 
+    public func webSocket(
+        _ request: APIRequest, _ receive: @escaping (APIMessage) -> Void
+    ) async throws(OperatorError) -> any APISocket {
+        let socket = NetworkSocket(receive)
+        do throws(TransportError) {
+            let place = ServerURL(isSecure: url.isSecure, host: url.host, port: url.port, target: request.target)
+            socket.connection = try await WebSocketClient.connect(to: place, options: options, delegate: socket)
+            return socket
+        } catch {
+            // A refusal of the core is a status in the message; what cannot be reached may be there again later.
+            if error.code == .http {
+                throw OperatorError(error.message.split(separator: " ").contains { $0.hasPrefix("401") } ? .refused : .remoteFailure, error.message)
+            }
+            throw failure(error)
+        }
+    }
+
     public func interrupt() { streaming?.close() }
 
     private func failure(_ error: TransportError) -> OperatorError {

@@ -36,6 +36,17 @@ final class RenewingTransport: APITransport {
         return try await current.stream(request, receive)
     }
 
+    func webSocket(
+        _ request: APIRequest, _ receive: @escaping (APIMessage) -> Void
+    ) async throws(OperatorError) -> any APISocket {
+        do throws(OperatorError) {
+            return try await current.webSocket(request, receive)
+        } catch {
+            guard error.status == .refused, try await renew() else { throw error }
+            return try await current.webSocket(request, receive)
+        }
+    }
+
     func interrupt() { current.interrupt() }
 
     /// False when there is nothing to renew with any more.

@@ -12,9 +12,20 @@ public protocol Console: AnyObject {
     func secret(_ prompt: String) -> String?
     /// All of standard input, at most `limit` bytes.
     func readInput(limit: Int) -> [UInt8]
+    /// Keys as they are typed, without echo and signals, on the calling loop; `nil` when standard input is no terminal.
+    func keyboard(_ typed: @escaping ([UInt8]) -> Void) -> (any Keyboard)?
+    var windowSize: (rows: Int, columns: Int) { get }
+}
+
+/// A terminal in raw mode.
+public protocol Keyboard: AnyObject {
+    /// As it was before. May be called twice.
+    func restore()
 }
 
 extension Console {
+    public func keyboard(_ typed: @escaping ([UInt8]) -> Void) -> (any Keyboard)? { nil }
+    public var windowSize: (rows: Int, columns: Int) { (24, columns) }
     func print(_ text: String) { write(Array((text + "\n").utf8), toError: false) }
     func complain(_ text: String) { write(Array((text + "\n").utf8), toError: true) }
 }
@@ -37,6 +48,16 @@ public final class StandardConsole: Console {
         }
         return 80
     }
+
+    public var windowSize: (rows: Int, columns: Int) {
+        var size = winsize()
+        for descriptor in [STDIN_FILENO, STDOUT_FILENO] where ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0 {
+            if size.ws_row > 0, size.ws_col > 0 { return (Int(size.ws_row), Int(size.ws_col)) }
+        }
+        return (24, 80)
+    }
+
+    public func keyboard(_ typed: @escaping ([UInt8]) -> Void) -> (any Keyboard)? { RawKeyboard(typed) }
 
     public func write(_ bytes: [UInt8], toError: Bool) {
         let descriptor = toError ? STDERR_FILENO : STDOUT_FILENO
