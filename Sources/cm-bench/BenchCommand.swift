@@ -5,7 +5,7 @@ import Glibc
 enum BenchCommand {
     static let usage = """
         usage: cm-bench ws-echo --listen ADDRESS:PORT [--tls] [--loops N]   an echo server made of Transport
-               cm-bench floor echo|relay [--port P]                        the bare C servers to measure against
+               cm-bench floor echo|relay|terminal [--port P]               the bare C servers to measure against
                cm-bench run echo|relay|all [--seconds S] [--rounds N]      figures beside their floors
                cm-bench run commands [--agents N] [--callers N] [--tls] [--seconds S] [--rounds N] [--data-dir D]
 
@@ -37,6 +37,9 @@ enum BenchCommand {
         case "relay":
             announce("127.0.0.1:\(port)", isSecure: false)
             cm_floor_relay(listener)
+        case "terminal":
+            announce("127.0.0.1:\(port)", isSecure: false)
+            cm_floor_terminal(listener)
         default: throw BenchError(status: 2, usage)
         }
     }

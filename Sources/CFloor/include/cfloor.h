@@ -23,6 +23,10 @@ void cm_floor_echo(int listener);
 /// the WebSockets that connect to it, in their order. Runs until the process ends.
 void cm_floor_relay(int listener);
 
+/// A shell on a PTY for each connection, one after the other: bytes from the connection to the PTY and back, in bare C.
+/// Runs until the process ends.
+void cm_floor_terminal(int listener);
+
 /// Echo load: `connections` WebSockets with `depth` messages of `payload` (at most 125) bytes in flight each. 0, or -1
 /// when an answer was wrong or the server failed.
 int cm_load_echo(
