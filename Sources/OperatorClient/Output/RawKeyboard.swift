@@ -12,7 +12,7 @@ final class RawKeyboard: Keyboard {
         guard let loop = EventLoop.current, isatty(STDIN_FILENO) == 1, tcgetattr(STDIN_FILENO, &mode) == 0 else { return nil }
         var raw = mode
         cfmakeraw(&raw)
-        guard tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw) == 0 else { return nil }
+        guard tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0 else { return nil }
         isRaw = true
         let receiver = Confined(typed, on: loop)
         do throws(SystemError) {
@@ -36,7 +36,7 @@ final class RawKeyboard: Keyboard {
     func restore() {
         guard isRaw else { return }
         isRaw = false
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &mode)
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &mode)
     }
 
     deinit { restore() }
