@@ -40,6 +40,7 @@ final class Session: Sendable {
     private static let window: UInt64 = 256 << 10
     private static let creditStep: UInt64 = 64 << 10
     private static let pieceBytes = 32 << 10
+    private static let inputPiece = 16 << 10
     /// Where a viewer that fell out of the ring goes on.
     private static let jumpBytes: UInt64 = 64 << 10
 
@@ -166,18 +167,30 @@ final class Session: Sendable {
 
     func channelWritable() {
         let waiting = state.withLock { state in state.viewers.values.filter { !$0.pendingInput.isEmpty } }
-        for viewer in waiting {
-            let (bytes, channel) = state.withLock { state in
-                defer { viewer.pendingInput = [] }
-                return (viewer.pendingInput, state.channel)
-            }
-            guard let channel, !bytes.isEmpty else { continue }
-            guard channel.write(bytes) == .busy else {
-                viewer.socket?.receive(true)
-                continue
-            }
-            state.withLock { _ in viewer.pendingInput = bytes + viewer.pendingInput }
+        for viewer in waiting { writePending(of: viewer) }
+    }
+
+    /// What waits, in pieces that fit, until there is no room. One at a time per viewer, so that keys keep their order.
+    private func writePending(of viewer: Viewer) {
+        let begins = state.withLock { _ in
+            defer { viewer.isWriting = true }
+            return !viewer.isWriting
         }
+        guard begins else { return }
+        while true {
+            let (piece, channel) = state.withLock { state in
+                let piece = Array(viewer.pendingInput.prefix(Self.inputPiece))
+                if piece.isEmpty || state.channel == nil { viewer.isWriting = false }
+                return (piece, state.channel)
+            }
+            guard let channel, !piece.isEmpty else { break }
+            guard channel.write(piece) != .busy else {
+                state.withLock { _ in viewer.isWriting = false }
+                return
+            }
+            state.withLock { _ in viewer.pendingInput.removeFirst(piece.count) }
+        }
+        viewer.socket?.receive(true)
     }
 
     /// The end. "taken-over": by the next version of this plugin, which goes on with it.
@@ -318,11 +331,12 @@ final class Session: Sendable {
         let channel = state.withLock { $0.channel }
         guard kind == .binary else { return control(viewer, payload, channel) }
         guard let channel else { return }
-        if channel.write(payload) == .busy {
+        let mustWait = state.withLock { _ in !viewer.pendingInput.isEmpty }
+        if mustWait || channel.write(payload) == .busy {
             viewer.socket?.receive(false)
             state.withLock { _ in viewer.pendingInput += [UInt8](payload) }
             // It may have become writable in between.
-            channelWritable()
+            writePending(of: viewer)
         }
         state.withLock { $0.recorder }?.input(payload)
     }

@@ -74,7 +74,7 @@ struct SessionRoutes {
             summary: "Attaches to a terminal: binary messages are output and keystrokes, texts are JSON.", operation: Operations.attach)
         attach.audit = "terminal.attach"
         attach.isInline = true
-        attach.messageLimit = 64 << 10
+        attach.messageLimit = 32 << 10
         try http.route(attach) { request, _ in
             do throws(PluginError) {
                 try executor.post { Self.attach(request, sessions, executor) }

@@ -25,6 +25,7 @@ final class Viewer: @unchecked Sendable {
     var isDone = false
     /// Input that the channel had no room for; the socket is not read meanwhile.
     var pendingInput: [UInt8] = []
+    var isWriting = false
 
     init(mode: Mode, actor: String, joinedAt: UInt64, position: UInt64) {
         self.mode = mode

@@ -536,7 +536,7 @@ typedef struct cm_channels {
                                   void *CM_NULLABLE context, cm_handle *CM_NONNULL channel, cm_error *CM_NULLABLE error);
   /* [wait] The plugin's channels that are there, JSON {"items": [{"id", "client", "kind", "opened_ms", …}]}: after a restart. */
   cm_status (*CM_NULLABLE list)(cm_host_context *CM_NONNULL host, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
-  /* [any] Input. CM_E_BUSY: not taken, `writable` will follow. */
+  /* [any] Input, at most 48 KiB at once. CM_E_BUSY: not taken, `writable` will follow. */
   cm_status (*CM_NULLABLE write)(cm_host_context *CM_NONNULL host, cm_handle channel, cm_bytes bytes);
   /* [any] Output may go up to this offset (exclusive); only ever grows. 256 KiB are granted from the beginning. */
   cm_status (*CM_NULLABLE grant)(cm_host_context *CM_NONNULL host, cm_handle channel, uint64_t offset);

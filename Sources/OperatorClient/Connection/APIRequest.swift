@@ -79,6 +79,15 @@ public protocol APITransport {
     func interrupt()
 }
 
+extension APITransport {
+    /// For ways that carry requests alone.
+    public func webSocket(
+        _ request: APIRequest, _ receive: @escaping (APIMessage) -> Void
+    ) async throws(OperatorError) -> any APISocket {
+        throw OperatorError(.unreachable, "this way to the core carries no WebSockets")
+    }
+}
+
 public enum APIMessage: Sendable, Equatable {
     case binary([UInt8])
     case text([UInt8])

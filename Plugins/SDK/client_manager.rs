@@ -1,5 +1,5 @@
 // The plugin ABI for Rust. Made by `make reference` from client_manager_plugin.h, which explains all of it;
-// the helpers at the end are SDK/helpers.rs. Include it as a module: see the template's lib.rs.
+// the helpers at the end are Plugins/SDK/helpers.rs. Include it as a module: see the template's lib.rs.
 #![allow(non_camel_case_types, dead_code, clippy::all)]
 
 use std::os::raw::{c_char, c_void};
