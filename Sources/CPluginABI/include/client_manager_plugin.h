@@ -558,7 +558,8 @@ typedef struct cm_job_callbacks {
    * after its time every call with it answers CM_E_GONE. `job` is JSON {"id", "attempt", "fence", "arguments"}, `checkpoint` the
    * last one or empty. */
   void (*CM_NULLABLE run)(void *CM_NULLABLE context, cm_handle attempt, cm_text job, cm_bytes checkpoint);
-  /* [own] The attempt is to end soon: cancelled, out of time, or the plugin quiesces. */
+  /* [own] The attempt is to end soon: cancelled, out of time, or the plugin quiesces. 30 s later it is over in any case (10 s
+   * when the plugin quiesces). */
   void (*CM_NULLABLE cancel)(void *CM_NULLABLE context, cm_handle attempt);
   /* [own] Last call. */
   void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
@@ -572,13 +573,15 @@ typedef struct cm_jobs {
   cm_head head;
   /* [own] In `load`. `specification` is JSON: "name" (begins with the plugin's id or its last word and a dot), "summary",
    * "guarantee" ("idempotent" or "at-most-once"), "concurrency", "timeout_s", "retry" {"attempts", "first_s", "longest_s"},
-   * "arguments" (a JSON schema). */
+   * "arguments" (a JSON schema). Offered when the plugin has started, at most 64. */
   cm_status (*CM_NULLABLE kind_add)(cm_host_context *CM_NONNULL host, cm_text specification,
                                     const cm_job_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
                                     cm_handle *CM_NONNULL kind, cm_error *CM_NULLABLE error);
-  /* [own] Jobs of the kind wait until somebody offers it again. */
+  /* [own] Attempts that run are interrupted, jobs of the kind wait until somebody offers it again. */
   cm_status (*CM_NULLABLE kind_remove)(cm_host_context *CM_NONNULL host, cm_handle kind);
-  /* [wait] `job` is the body of POST /api/v1/jobs; returns when it is durable; `id` gets its id. */
+  /* [wait] `job` is the body of POST /api/v1/jobs, and may have "idempotency_key" besides: the same key again gives the same job.
+   * Returns when it is durable; `id` gets its id, 26 bytes; where they do not fit nothing is done. A job whose "parent" is
+   * that of the acting attempt is its child. */
   cm_status (*CM_NULLABLE submit)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text job, cm_buffer *CM_NONNULL id,
                                   cm_error *CM_NULLABLE error);
   /* [wait] */
@@ -592,9 +595,11 @@ typedef struct cm_jobs {
                                       cm_handle transaction, cm_error *CM_NULLABLE error);
   /* [any] `permille` of the whole, 0 to 1,000. */
   cm_status (*CM_NULLABLE progress)(cm_host_context *CM_NONNULL host, cm_handle attempt, uint32_t permille, cm_text note);
-  /* [any] A line of the job's log, 2 KiB. */
+  /* [any] A line of the job's log, 2 KiB. CM_E_BUSY: 64 lines wait to be written; not taken. */
   cm_status (*CM_NULLABLE log)(cm_host_context *CM_NONNULL host, cm_handle attempt, cm_text line);
-  /* [any] Ends the attempt, once: CM_E_GONE afterwards. `result` is JSON or empty; `code` and `reason` for failures. */
+  /* [any] Ends the attempt, once: CM_E_GONE afterwards. `result` is JSON (64 KiB) or empty; `code` (64 bytes) and `reason`
+   * (1 KiB) for failures. An idempotent attempt that failed while its plugin quiesces counts as interrupted: the next version
+   * runs it again. */
   cm_status (*CM_NULLABLE finish)(cm_host_context *CM_NONNULL host, cm_handle attempt, uint32_t outcome, cm_text result,
                                   cm_text code, cm_text reason);
 } cm_jobs;

@@ -80,6 +80,8 @@ extension PluginInstance {
         guard let acting = acting(handle) else {
             throw Problem(410, "plugin-handle", "`actor` is no live request, WebSocket or job attempt; CM_NO_HANDLE is the plugin itself")
         }
-        return Actor(principal: try acting.present(environment.kernel), isPlugin: false)
+        let principal = try acting.present(environment.kernel)
+        // A job that the plugin itself has asked for is nobody else.
+        return Actor(principal: principal, isPlugin: principal.kind == .system)
     }
 }

@@ -29,6 +29,7 @@ enum HostInterfaces {
         Offer(CM_INTERFACE_CLIENTS, .clientsRead, clientsTable),
         Offer(CM_INTERFACE_AUDIT, .auditWrite, auditTable),
         Offer(CM_INTERFACE_CRYPTO, nil, cryptoTable),
+        Offer(CM_INTERFACE_JOBS, .jobs, jobsTable),
         Offer(CM_INTERFACE_COMMANDS, .commands, commandsTable),
     ]
 }

@@ -150,6 +150,12 @@ final class PluginInstance: Sendable {
         resources.withLock { $0.values.count { $0 is Resource } }
     }
 
+    /// The plugin is on its way out: job attempts hear of it.
+    func askAttemptsToEnd() {
+        let attempts = resources.withLock { $0.compactMap { entry in (entry.value as? JobAttempt).map { ($0, entry.key) } } }
+        for (attempt, handle) in attempts { attempt.ask(handle) }
+    }
+
     var resourceCount: Int { resources.withLock { $0.count } }
 
     /// Takes everything back, as `stop` and a failed load do: one way for both.

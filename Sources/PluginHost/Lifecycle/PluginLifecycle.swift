@@ -30,6 +30,7 @@ extension PluginInstance {
 
     func quiesce() -> PluginRefusal? {
         phase = .quiescing
+        askAttemptsToEnd()
         guard let function = image.table.quiesce else { return nil }
         let foreign = Foreign(image.table.context)
         return outcome(of: "quiesce") { function(foreign.pointer, $0) }
@@ -61,6 +62,9 @@ extension PluginInstance {
             thread.abandon()
         }
         retireAll()
+        // Idempotent ones begin again where their kind is offered next.
+        let (jobs, id, generation) = (environment.kernel.jobs, id, generation)
+        environment.loop.spawn { await jobs.endAttempts(of: id, instance: generation, reason: "the plugin \(id) went away") }
         if last == .stopped {
             // Last calls of contexts still run; they are the plugin's own code and may not call the core.
             phase = .stopped

@@ -280,6 +280,7 @@ extension PluginHost {
         environment.log.error("plugin.upgrade-failed", ["plugin": .string(new.id), "version": .string(new.note.version.description), "reason": .string(refusal.description)])
         if old.thread.stuck(now: .max) != nil { return fence(old, refusal) }
         _ = old.resume()
+        offerKinds(old.pending.jobKinds, of: old.id)
         resumeRoutes(of: old.id)
         records.change(old.id) { $0.refusal = refusal }
     }

@@ -5,20 +5,41 @@ import Web
 extension PluginHost {
     /// Puts everything that the instance registered in the place of what its older version had, in one step.
     func switchRegistrations(to instance: PluginInstance) -> PluginRefusal? {
+        // Kinds first: they can be put back.
+        if let refusal = offerKinds(instance.pending.jobKinds, of: instance.id) { return refusal }
         do throws(PluginRefusal) {
             try environment.setRoutes(of: instance, in: routes)
             return nil
         } catch {
+            _ = offerKinds([], of: instance.id)
             return error
         }
     }
 
-    func removeRoutes(of id: String) { change(id) { .remove($0) } }
+    /// Jobs of other kinds of the plugin wait from now on; attempts that run go on.
+    @discardableResult
+    func offerKinds(_ kinds: [JobKind], of id: String) -> PluginRefusal? {
+        let jobs = environment.kernel.jobs
+        guard !kinds.isEmpty || jobs.kinds.contains(where: { $0.owner == id }) else { return nil }
+        do throws(Problem) {
+            try jobs.replaceKinds(of: id, by: kinds)
+            return nil
+        } catch {
+            return PluginRefusal("plugin-job-kinds", error.detail, remedy: "correct its job kinds and build it again")
+        }
+    }
+
+    /// Out of sight: routes and job kinds.
+    func removeRoutes(of id: String) {
+        change(id) { .remove($0) }
+        offerKinds([], of: id)
+    }
     func resumeRoutes(of id: String) { change(id) { .resume($0) } }
 
     /// Requests wait, at most 2 s, and then find what is there.
     func suspendRoutes(of id: String, reason: String) {
         change(id) { .suspend($0, .queue(reason: reason, milliseconds: 2_000)) }
+        offerKinds([], of: id)
     }
 
     private func change(_ id: String, _ make: (RouteOwner) -> RouteChange) {
