@@ -5,47 +5,72 @@
 #include "guest.h"
 #include <pthread.h>
 
-/* ---- echo; a message that finds the peer full waits here until `writable` ---- */
+/* ---- echo; messages that find the peer full wait here until `writable`, and the peer is not read meanwhile ---- */
+struct message {
+  struct message *next;
+  uint32_t kind;
+  size_t size;
+  uint8_t data[];
+};
 struct echo {
   cm_handle socket;
-  uint32_t kind;
-  uint8_t *waiting;
-  size_t size;
+  struct message *first, **last;
 };
 
 static void echo_message(void *context, cm_handle socket, uint32_t kind, cm_bytes payload) {
   struct echo *echo = context;
-  cm_status status = http->websocket_send(host->context, socket, kind, payload);
-  if (status != CM_E_BUSY) return;
+  if (!echo->first && http->websocket_send(host->context, socket, kind, payload) != CM_E_BUSY) return;
+  struct message *kept = malloc(sizeof *kept + payload.size);
+  if (!kept) {
+    http->websocket_close(host->context, socket, 1011, text("out of memory"));
+    return;
+  }
+  /* Bounded: what has been read already still comes, nothing more. */
   http->websocket_receive(host->context, socket, 0);
-  uint8_t *kept = realloc(echo->waiting, payload.size ? payload.size : 1);
-  if (!kept) return;
-  memcpy(kept, payload.data, payload.size);
-  echo->waiting = kept;
-  echo->size = payload.size;
-  echo->kind = kind;
+  kept->next = NULL;
+  kept->kind = kind;
+  kept->size = payload.size;
+  if (payload.size) memcpy(kept->data, payload.data, payload.size);
+  *echo->last = kept;
+  echo->last = &kept->next;
 }
 static void echo_writable(void *context, cm_handle socket) {
   struct echo *echo = context;
-  cm_bytes payload = {echo->waiting, echo->size};
-  if (!echo->waiting || http->websocket_send(host->context, socket, echo->kind, payload) == CM_E_BUSY) return;
-  free(echo->waiting);
-  echo->waiting = NULL;
+  while (echo->first) {
+    struct message *message = echo->first;
+    cm_bytes payload = {message->data, message->size};
+    if (http->websocket_send(host->context, socket, message->kind, payload) == CM_E_BUSY) return;
+    if (!(echo->first = message->next)) echo->last = &echo->first;
+    free(message);
+  }
   http->websocket_receive(host->context, socket, 1);
 }
 static void echo_destroy(void *context) {
   struct echo *echo = context;
-  free(echo->waiting);
+  while (echo->first) {
+    struct message *message = echo->first;
+    echo->first = message->next;
+    free(message);
+  }
   free(echo);
 }
-static const cm_websocket_callbacks echo_socket = {CM_HEAD(cm_websocket_callbacks, 1), echo_message, echo_writable, NULL, echo_destroy};
+static void echo_closed(void *context, cm_handle socket, uint32_t code, cm_text reason) {
+  (void)context;
+  (void)socket;
+  (void)code;
+  (void)reason;
+}
+static const cm_websocket_callbacks echo_socket = {CM_HEAD(cm_websocket_callbacks, 1), echo_message, echo_writable, echo_closed, echo_destroy};
 
 static void echo_open(void *context, cm_handle request, cm_bytes body) {
   (void)context;
   (void)body;
   struct echo *echo = calloc(1, sizeof *echo);
   if (!echo) return;
-  if (http->websocket_accept(host->context, request, &echo_socket, echo, &echo->socket, NULL) != CM_OK) free(echo);
+  echo->last = &echo->first;
+  /* Where it fails, `destroy` has ended the context already. */
+  if (http->websocket_accept(host->context, request, &echo_socket, echo, &echo->socket, NULL) != CM_OK)
+    http->respond_problem(host->context, request, 500, text("not-accepted"), text("the WebSocket was not accepted"));
 }
 static const cm_route_callbacks echo_route = {CM_HEAD(cm_route_callbacks, 1), echo_open, NULL, NULL, NULL, NULL};
 
