@@ -142,12 +142,13 @@ public final class WebService: HTTPService {
         }
         switch route.action {
         case .answer(let handler):
-            var admission = admission
-            if route.body.isStreamed {
-                let stream = body.map { RequestBody($0) } ?? RequestBody(writer, limit: route.body.limit)
-                admission.request.stream = stream
-                writer.assumeOnLoop { $0.attach(stream) }
+            guard route.body.isStreamed else {
+                return await answer(await pipeline.answer(admission, head, handler), writer)
             }
+            let stream = body.map { RequestBody($0) } ?? RequestBody(writer, limit: route.body.limit)
+            writer.assumeOnLoop { $0.attach(stream) }
+            var admission = admission
+            admission.request.stream = stream
             await answer(await pipeline.answer(admission, head, handler), writer)
         case .exchange(let timeout, let handler), .webSocket(_, let timeout, let handler):
             service.assumeOnLoop { service in
