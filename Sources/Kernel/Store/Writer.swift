@@ -6,7 +6,7 @@ import Synchronization
 /// The one thread that changes the database. What queues up while a commit runs forms the next commit: under load many
 /// requests share one fsync, and alone a request waits for nobody. A disk that syncs faster than requests gather would
 /// get a commit for each few of them: once several share a commit, the next one starts no sooner than `commitSpacing`
-/// after it (see Docs/decisions/0005-commands-per-cpu-second.md).
+/// after it (see Docs/decisions/0007-commands-per-cpu-second.md).
 ///
 /// `@unchecked Sendable`: the mailbox, counters and flags are atomics; every other stored property belongs to the
 /// writer thread from `start` on.
