@@ -351,24 +351,22 @@ final class Channel: Sendable {
         if let (consumer, attachment) = told { consumer.channelLost(attachment, "client-away") }
     }
 
-    /// The end is durable. Tells the consumer, if it has everything. True: the client may forget the channel.
-    func ended(_ record: ExitRecord, isOver: Bool, now: UInt64) -> Bool {
-        let (told, isDone) = state.withLock {
-            state -> ((any ChannelConsumer, ChannelAttachment)?, Bool) in
+    /// The end is durable.
+    /// - Returns: `nil` while somebody still reads the rest; otherwise the client may forget the channel, and the answer tells
+    ///   the consumer, once nobody finds the channel any more.
+    func ended(_ record: ExitRecord, isOver: Bool, now: UInt64) -> (() -> Void)? {
+        state.withLock { state -> (() -> Void)? in
             state.record = record
             if state.endedAt == 0 { state.endedAt = now }
             let hasAll = state.isFlowing || isOver
-            if isOver { state.life = .ended(record) }
-            let isDone = isOver || state.closeWanted || (hasAll && state.consumer != nil)
-            if isDone { state.life = .ended(record) }
-            guard isDone, let consumer = state.consumer, let attachment = state.attachment else { return (nil, isDone) }
+            guard isOver || state.closeWanted || (hasAll && state.consumer != nil) else { return nil }
+            state.life = .ended(record)
+            guard let consumer = state.consumer, let attachment = state.attachment else { return {} }
             state.consumer = nil
             state.attachment = nil
             state.isFlowing = false
-            return ((consumer, attachment), true)
+            return { consumer.channelExited(attachment, record) }
         }
-        if let (consumer, attachment) = told { consumer.channelExited(attachment, record) }
-        return isDone
     }
 }
 

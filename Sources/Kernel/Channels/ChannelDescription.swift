@@ -1,5 +1,10 @@
 import AgentProtocol
 
+/// The names of the agent protocol's values that a user of channels meets.
+public typealias ChannelID = AgentProtocol.ChannelID
+public typealias ExitRecord = AgentProtocol.ExitRecord
+public typealias TerminalSize = AgentProtocol.TerminalSize
+
 /// What the core keeps of a channel on the disk: enough to find it again and to say whose it is.
 public struct ChannelDescription: Sendable, Equatable {
     public var id: ChannelID

@@ -233,14 +233,16 @@ public final class Channels: Sendable {
                 return false
             }
         }
-        guard channel.ended(record, isOver: isOver, now: unixMilliseconds()) else { return false }
+        guard let tell = channel.ended(record, isOver: isOver, now: unixMilliseconds()) else { return false }
+        let id = channel.id
+        state.withLock { $0.channels[id] = nil }
+        tell()
         await drop(channel)
         return true
     }
 
     private func drop(_ channel: Channel) async {
         let id = channel.id
-        state.withLock { $0.channels[id] = nil }
         do throws(Problem) {
             try await store.write { (transaction) throws(StoreError) in
                 try transaction.run("DELETE FROM channels WHERE id = ?", id)
