@@ -96,7 +96,9 @@ let package = Package(
         tests("SystemTests", ["System", "Reactor", "CLinux"]),
         tests("TransportTests", ["Transport", "Reactor", "Crypto"]),
         tests("AgentProtocolTests", ["AgentProtocol", "JSON", "Crypto", "Program"]),
-        tests("KernelTests", ["Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor"]),
+        tests("KernelTests", [
+            "Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor", "Program", "System",
+        ]),
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
         tests("PluginHostTests", ["PluginHost", "JSON", "System"], exclude: ["Plugins"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System", "Transport"]),

@@ -38,6 +38,11 @@ public struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConv
         self.init(high: high, low: low)
     }
 
+    /// The same 128 bits as an identifier of something else: a terminal's order and end have the forms of a command's.
+    public init<Other>(sameAs other: Identifier<Other>) {
+        self.init(high: other.high, low: other.low)
+    }
+
     /// Sixteen bytes, big-endian, as in the database; `nil` for any other count.
     public init?(bytes: [UInt8]) {
         guard bytes.count == 16 else { return nil }
@@ -89,11 +94,14 @@ extension Identifier: JSONWritable {
 
 public enum ClientKind: Sendable {}
 public enum CommandKind: Sendable {}
+public enum ChannelTag: Sendable {}
 
 /// A machine in the registry.
 public typealias ClientID = Identifier<ClientKind>
 /// One accepted command, whatever the number of its targets.
 public typealias CommandID = Identifier<CommandKind>
+/// One terminal (or stream) of a client, whatever the links that carry it.
+public typealias ChannelID = Identifier<ChannelTag>
 
 private enum Crockford {
     /// The digits without I, L, O and U.

@@ -65,12 +65,13 @@ public final class Kernel: Sendable {
     public let commands: Commands
     public let jobs: Jobs
     public let schedules: Schedules
+    public let channels: Channels
     public let links: AgentEndpoint
 
     /// Of every area; the order is that of their first release.
     public static let migrations =
         Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations + Templates.migrations
-        + Outbox.migrations + Jobs.migrations + Schedules.migrations
+        + Outbox.migrations + Jobs.migrations + Schedules.migrations + Channels.migrations
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
@@ -142,10 +143,15 @@ public final class Kernel: Sendable {
             report: { problem in
                 log.error("schedules.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
             })
-        departures.commands.withLock { [commands] in $0 = commands }
+        channels = try await Channels.open(
+            store: store, clients: clients, security: security,
+            report: { problem in
+                log.error("channels.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+            })
+        departures.services.withLock { [commands, channels] in $0 = (commands, channels) }
         links = AgentEndpoint(
             options: options.links, identity: { identity.forHandshake(at: unixMilliseconds()) }, authority: enrollment,
-            sink: commands)
+            sink: commands, channels: channels)
         registerMetrics()
         applySettings()
     }
@@ -157,6 +163,7 @@ public final class Kernel: Sendable {
         commands.start(on: loop)
         jobs.start(on: loop)
         schedules.start(on: loop)
+        channels.start(on: loop)
         outbox.start(on: loop) { [log] problem in
             log.error("outbox.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -180,6 +187,7 @@ public final class Kernel: Sendable {
         schedules.stop()
         jobs.stop()
         commands.stop()
+        channels.stop()
         await links.stop()
         do throws(Problem) {
             try await clients.flush()
@@ -195,17 +203,20 @@ public final class Kernel: Sendable {
         _ = try? await pool.run { [store] in store.close() }
     }
 
-    /// A client that is revoked or forgotten ends its unfinished commands. The registry is opened before the commands,
+    /// A client that is revoked or forgotten ends its unfinished commands and its channels. The registry is opened before the commands,
     /// so the way from one to the other is tied afterwards.
     private final class Departures: Sendable {
-        let commands = Mutex<Commands?>(nil)
+        let services = Mutex<(commands: Commands, channels: Channels)?>(nil)
 
         func note(_ event: RegistryEvent) {
             guard event.kind == "client.revoked" || event.kind == "client.forgotten", let client = event.client,
-                let commands = commands.withLock({ $0 })
+                let services = services.withLock({ $0 })
             else { return }
             let code = event.kind == "client.revoked" ? "client-revoked" : "client-forgotten"
-            EventLoop.current?.spawn { await commands.clientGone(client, code: code) }
+            EventLoop.current?.spawn {
+                await services.commands.clientGone(client, code: code)
+                await services.channels.clientGone(client, code: code)
+            }
         }
     }
 

@@ -10,6 +10,8 @@ extension Kernel {
         metrics.reading("client_manager_store_commits_total", "Group commits.", isTotal: true) {
             Double(store.statistics.commits.load(ordering: .relaxed))
         }
+        let channels = channels
+        metrics.reading("client_manager_channels", "Terminals and streams that have not ended.") { Double(channels.count) }
         metrics.registerProcess()
     }
 }

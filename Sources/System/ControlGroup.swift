@@ -33,6 +33,12 @@ public struct ControlGroup: Sendable, Equatable {
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n").contains("populated 1")
     }
 
+    /// True while it has processes other than `leader` (which may have ended and not be reaped).
+    public func isPopulatedBesides(_ leader: Int32) -> Bool {
+        guard let bytes = try? Files.read(path + "/cgroup.procs", limit: 1 << 20) else { return false }
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n").contains { $0 != "\(leader)" }
+    }
+
     /// Removes the empty group; false while it has processes.
     public func remove() -> Bool { rmdir(path) == 0 || errno == ENOENT }
 

@@ -65,4 +65,17 @@ public enum PacketSocket {
             if errno != EINTR { throw .last("recv") }
         }
     }
+
+    /// The same into memory of the caller's.
+    public static func receive(
+        _ socket: borrowing Descriptor, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(SystemError) -> Received {
+        while true {
+            let count = recv(socket.number, buffer.baseAddress, buffer.count, 0)
+            if count > 0 { return .packet(count) }
+            if count == 0 || errno == ECONNRESET { return .ended }
+            if errno == EAGAIN { return .nothingYet }
+            if errno != EINTR { throw .last("recv") }
+        }
+    }
 }

@@ -19,6 +19,23 @@ public struct Pipe: ~Copyable, Sendable {
     public consuming func takeReadEnd() -> Descriptor { readEnd }
 }
 
+/// Two connected stream sockets, for a program whose input and output are one; both close-on-exec and blocking.
+public struct StreamPair: ~Copyable, Sendable {
+    public let ours: Descriptor
+    public let theirs: Descriptor
+
+    public init() throws(SystemError) {
+        var numbers: [Int32] = [-1, -1]
+        let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        guard socketpair(AF_UNIX, type, 0, &numbers) == 0 else { throw .last("socketpair") }
+        ours = Descriptor(owning: numbers[0])
+        theirs = Descriptor(owning: numbers[1])
+    }
+
+    /// Closes the program's end.
+    public consuming func takeOurs() -> Descriptor { ours }
+}
+
 extension Descriptor {
     /// A file in memory that no path leads to.
     public static func memoryFile(_ name: String) throws(SystemError) -> Descriptor {

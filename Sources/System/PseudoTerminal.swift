@@ -36,12 +36,21 @@ public struct PseudoTerminal: ~Copyable, Sendable {
         /// Non-blocking: keystrokes go in, output comes out; `EIO` when the last process has closed the terminal.
         public let master: Descriptor
         public let child: ChildProcess
+
+        /// Closes this copy of the master.
+        public consuming func takeChild() -> ChildProcess { child }
     }
 
     /// Tells the programs of the terminal (SIGWINCH).
     public static func resize(_ master: borrowing Descriptor, rows: UInt16, columns: UInt16) throws(SystemError) {
         let status = cm_pty_resize(master.number, rows, columns)
         guard status == 0 else { throw SystemError("TIOCSWINSZ", code: -status) }
+    }
+
+    /// The process group in the foreground; `nil` when there is none.
+    public static func foreground(_ master: borrowing Descriptor) -> pid_t? {
+        let group = cm_pty_foreground(master.number)
+        return group > 1 ? group : nil
     }
 
     public enum TerminalError: Error, Sendable, Equatable {

@@ -92,6 +92,40 @@ import Testing
                 ).write(to: &$0)
                 $0.end()
             },
+            "terminal open": frame {
+                $0.begin(.open, flags: 2, channel: 0x8000_0001)
+                TerminalOrder(
+                    order: Order(
+                        command: Samples.command, invocation: .argv(["top"]), killGraceMilliseconds: 2_000,
+                        outputLimitBytes: 0),
+                    size: TerminalSize(rows: 40, columns: 120), terminalType: "xterm", idleMilliseconds: 3_600_000
+                ).write(to: &$0)
+                $0.end()
+            },
+            "terminal input": frame {
+                $0.data(.input, number: 0x8000_0001, offset: 5, Array("ls\r".utf8).span.bytes)
+            },
+            "terminal input credit": frame { $0.frame(.credit, flags: 3, channel: 0x8000_0001, offset: 81_920) },
+            "attach": frame { $0.frame(.attach, channel: 0x8000_0001, offset: 4_096) },
+            "attached": frame { $0.frame(.attached, channel: 0x8000_0001, offset: 8_192) },
+            "resize": frame {
+                $0.frame(.resize, channel: 0x8000_0001, offset: TerminalSize(rows: 50, columns: 132).packed)
+            },
+            "signal": frame {
+                $0.frame(.signal, flags: TerminalSignal.interrupt.rawValue, channel: 0x8000_0001)
+            },
+            "terminal-report": frame {
+                $0.begin(.terminalReport)
+                TerminalReport(
+                    channel: Samples.command.sameBits(), started: .yes, keptFrom: 100, outputEnd: 2_000,
+                    inputReceived: 7, inputTaken: 5, exit: nil
+                ).write(to: &$0)
+                $0.end()
+            },
+            "terminal-decision": frame {
+                TerminalDecision.attach(channel: Samples.command.sameBits(), from: 1_500)
+                    .writeFrame(number: 0x8000_0002, to: &$0)
+            },
             "transcript of the core, SHA-256": SHA256.hash(transcript.signed(by: .core)),
             "transcript of the agent with a token, SHA-256": SHA256.hash(
                 transcript.signed(

@@ -11,12 +11,16 @@ struct ExecutionJournal: Equatable {
         case order = 1
         case startMark = 2
         case running = 3
+        /// In place of an order.
+        case terminal = 4
     }
 
     /// Room for an order of `WireLimits.openBytes` and the small records.
     static let maximumBytes = WireLimits.openBytes + 4_096
 
     var order: Order
+    /// Set for a terminal: `order` is then its part.
+    var terminal: TerminalOrder?
     /// The boot in which the order was taken.
     var bootID: String
     /// Unix milliseconds just before exec.
@@ -27,8 +31,9 @@ struct ExecutionJournal: Equatable {
     /// As far as the journal alone tells.
     var started: Started { leader != nil ? .yes : startMark != nil ? .maybe : .no }
 
-    init(order: Order, bootID: String) {
+    init(order: Order, terminal: TerminalOrder? = nil, bootID: String) {
         self.order = order
+        self.terminal = terminal
         self.bootID = bootID
     }
 
@@ -37,8 +42,18 @@ struct ExecutionJournal: Equatable {
     static func orderRecord(_ order: Order, bootID: String) -> [UInt8] {
         var writer = FrameWriter(reserving: order.encodedBytes)
         order.write(to: &writer)
+        return orderRecord(.order, writer.bytes, bootID)
+    }
+
+    static func orderRecord(_ terminal: TerminalOrder, bootID: String) -> [UInt8] {
+        var writer = FrameWriter(reserving: terminal.encodedBytes)
+        terminal.write(to: &writer)
+        return orderRecord(.terminal, writer.bytes, bootID)
+    }
+
+    private static func orderRecord(_ kind: RecordKind, _ order: [UInt8], _ bootID: String) -> [UInt8] {
         let boot = Array(bootID.utf8.prefix(255))
-        return record(.order, [UInt8(boot.count)] + boot + writer.bytes)
+        return record(kind, [UInt8(boot.count)] + boot + order)
     }
 
     static func startMarkRecord(at unixMilliseconds: UInt64) -> [UInt8] {
@@ -67,14 +82,19 @@ struct ExecutionJournal: Equatable {
         var offset = 0
         while let (kind, payload) = Self.next(bytes, &offset) {
             switch kind {
-            case .order:
+            case .order, .terminal:
                 guard found == nil, let count = payload.first, payload.count > Int(count) else { throw .noOrder }
                 let start = payload.startIndex + 1
                 let boot = payload[start..<start + Int(count)]
                 let encoded = [UInt8](payload[(start + Int(count))...])
+                let bootID = String(decoding: boot, as: UTF8.self)
                 do throws(WireError) {
-                    found = ExecutionJournal(
-                        order: try Order(reading: encoded.span.bytes), bootID: String(decoding: boot, as: UTF8.self))
+                    if kind == .terminal {
+                        let terminal = try TerminalOrder(reading: encoded.span.bytes)
+                        found = ExecutionJournal(order: terminal.order, terminal: terminal, bootID: bootID)
+                    } else {
+                        found = ExecutionJournal(order: try Order(reading: encoded.span.bytes), bootID: bootID)
+                    }
                 } catch { throw .unreadableOrder("\(error)") }
             case .startMark: found?.startMark = integer(payload)
             case .running: found?.leader = integer(payload).map { (value: UInt32) in Int32(bitPattern: value) }

@@ -44,14 +44,26 @@ struct ExecutionStore: Sendable {
     func accept(_ order: Order) throws(LaunchFailure) -> LocalPolicy {
         let policy = LocalPolicy.load(policyPath)
         if let refusal = policy.refusal(of: order) { throw LaunchFailure(code: "agent-policy", message: refusal) }
+        try journal(order.command, ExecutionJournal.orderRecord(order, bootID: bootID))
+        return policy
+    }
+
+    /// The same for a terminal.
+    func accept(_ terminal: TerminalOrder) throws(LaunchFailure) {
+        if let refusal = LocalPolicy.load(policyPath).refusal(of: terminal) {
+            throw LaunchFailure(code: "agent-policy", message: refusal)
+        }
+        try journal(terminal.order.command, ExecutionJournal.orderRecord(terminal, bootID: bootID))
+    }
+
+    private func journal(_ command: CommandID, _ record: [UInt8]) throws(LaunchFailure) {
         do throws(SystemError) {
             if try Files.freeSpace(root) < Self.freeSpaceBytes {
                 throw SystemError("accept", root, code: ENOSPC)
             }
-            try write(order)
-            return policy
+            try write(command, record)
         } catch {
-            let fresh = "\(root)/\(ExecutionFiles.newPrefix)\(order.command)"
+            let fresh = "\(root)/\(ExecutionFiles.newPrefix)\(command)"
             do throws(SystemError) { try Files.removeTree(fresh) } catch {}
             throw LaunchFailure(
                 code: error.isOutOfSpace ? "agent-disk-full" : "agent-storage-failed",
@@ -59,18 +71,18 @@ struct ExecutionStore: Sendable {
         }
     }
 
-    private func write(_ order: Order) throws(SystemError) {
-        let fresh = "\(root)/\(ExecutionFiles.newPrefix)\(order.command)"
+    private func write(_ command: CommandID, _ record: [UInt8]) throws(SystemError) {
+        let fresh = "\(root)/\(ExecutionFiles.newPrefix)\(command)"
         try Files.removeTree(fresh)
         try Files.makeDirectory(fresh)
         let path = ExecutionFiles.journal(fresh)
         let journal = try Descriptor.open(path, O_WRONLY | O_CREAT | O_EXCL)
         killPoint("agent.order.write.before")
-        try journal.write(ExecutionJournal.orderRecord(order, bootID: bootID).span.bytes, subject: path)
+        try journal.write(record.span.bytes, subject: path)
         try journal.sync(subject: path)
         killPoint("agent.order.synced")
         try Files.syncDirectory(fresh)
-        try Files.rename(fresh, to: directory(order.command))
+        try Files.rename(fresh, to: directory(command))
         killPoint("agent.order.renamed")
         try Files.syncDirectory(root)
         killPoint("agent.order.accepted")
@@ -128,7 +140,7 @@ struct ExecutionStore: Sendable {
             try interrupt(command, directory, rebooted ? "reboot" : "holder-died", started, journal.startMark))
     }
 
-    private func readExit(_ directory: String) throws(SystemError) -> ExitRecord? {
+    func readExit(_ directory: String) throws(SystemError) -> ExitRecord? {
         guard let bytes = try Files.readIfPresent(ExecutionFiles.exit(directory), limit: ExitFile.maximumBytes) else {
             return nil
         }
@@ -140,7 +152,7 @@ struct ExecutionStore: Sendable {
         do throws(SystemError) { return try Files.status(ExecutionFiles.spool(directory, stream)).size } catch { return 0 }
     }
 
-    private func connect(_ directory: String) throws(SystemError) -> Int32 {
+    func connect(_ directory: String) throws(SystemError) -> Int32 {
         let place = try Descriptor.open(directory, O_RDONLY | O_DIRECTORY)
         return try PacketSocket.connect(in: place, name: ExecutionFiles.socket).release()
     }
@@ -244,5 +256,54 @@ struct ExecutionStore: Sendable {
         killPoint("agent.forget.renamed")
         try Files.removeTree(gone)
         if let controlGroups { _ = ControlGroup(existing: "\(controlGroups.path)/\(command)").remove() }
+    }
+
+    // MARK: Terminals
+
+    enum TerminalState: Sendable {
+        /// A holder lives; its socket, which the receiver closes, and what it told first.
+        case held(socket: Int32, TerminalStatus)
+        case ending
+        case ended(ExitRecord)
+    }
+
+    /// How a terminal stands. Its holder may outlive the end for the output that it keeps.
+    func inspectTerminal(_ command: CommandID) throws(SystemError) -> TerminalState {
+        do throws(SystemError) {
+            let socket = Descriptor(owning: try connect(directory(command)))
+            let status = try Self.firstStatus(socket)
+            return .held(socket: socket.release(), status)
+        } catch {
+            // Nobody listens, or who did is about to end.
+        }
+        switch try inspect(command) {
+        case .waiting:
+            // The agent died between the order and the holder. The core was told nothing of it and waits for nothing.
+            return .ended(
+                try end(command, .startFailed(code: "holder-failed", message: "the agent was stopped before the start")))
+        case .held(let socket):
+            _ = Descriptor(owning: socket)
+            return .ending
+        case .ending: return .ending
+        case .ended(let record): return .ended(record)
+        }
+    }
+
+    /// A holder tells how it stands as soon as it is connected to.
+    private static func firstStatus(_ socket: borrowing Descriptor) throws(SystemError) -> TerminalStatus {
+        var packet = [UInt8](repeating: 0, count: TerminalPacket.maximumBytes)
+        for _ in 0..<4 {
+            switch try PacketSocket.receive(socket, into: &packet) {
+            case .packet(let count):
+                if let head = TerminalPacket(packet.span.bytes.extracting(0..<count)), let status = TerminalStatus(head) {
+                    return status
+                }
+            case .nothingYet:
+                var item = pollfd(fd: socket.number, events: Int16(POLLIN), revents: 0)
+                guard poll(&item, 1, 2_000) > 0 else { throw SystemError("poll", "holder", code: ETIMEDOUT) }
+            case .ended: throw SystemError("recv", "holder", code: ECONNRESET)
+            }
+        }
+        throw SystemError("recv", "holder", code: EBADMSG)
     }
 }

@@ -10,17 +10,12 @@ import System
 /// locked (`flock`) from before the holder exists until it ends, so a free lock means that no holder lives or will;
 /// descriptor 4 listens at `DIR/socket`, so a refused connection means the same.
 public final class Holder {
-    static let journalNumber: Int32 = 3
-    static let listenerNumber: Int32 = 4
     private static let connections = 4
     private static let retryMilliseconds: UInt64 = 500
 
-    private let directory: String
-    private let journalFile: Descriptor
-    private let listener: Descriptor
+    private let files: HolderFiles
     private let order: Order
     private let controlGroups: ControlGroupParent?
-    private let exitFile: Descriptor
 
     /// Connected agents; true: the present state has yet to be told. Closed when the peer has ended.
     private var sockets: [Int32: Bool] = [:]
@@ -34,48 +29,26 @@ public final class Holder {
         signal(SIGHUP, SIG_IGN)
         signal(SIGINT, SIG_IGN)
         do throws(SystemError) {
-            guard let holder = try Holder(directory: directory, controlGroups: controlGroups) else { return 0 }
-            try holder.hold()
+            // `nil`: the program has been started before, or its end is recorded; nothing may run.
+            guard let files = try HolderFiles(directory: directory) else { return 0 }
+            if let terminal = files.journal.terminal {
+                try TerminalHolder(files, terminal, controlGroups).hold()
+            } else {
+                try Holder(files, controlGroups).hold()
+            }
             return 0
         } catch {
             return 1
         }
     }
 
-    /// `nil`: the program has been started before, or its end is recorded; nothing may run.
-    private init?(directory: String, controlGroups: ControlGroupParent?) throws(SystemError) {
-        let path = directory + "/journal"
-        var inherited = stat()
-        let named = try Files.status(path)
-        guard fstat(Self.journalNumber, &inherited) == 0, UInt64(inherited.st_ino) == named.inode,
-            fcntl(Self.listenerNumber, F_GETFD) >= 0
-        else { throw SystemError("hold", directory, code: EINVAL) }
-        journalFile = Descriptor(owning: Self.journalNumber)
-        listener = Descriptor(owning: Self.listenerNumber)
-        _ = fcntl(Self.journalNumber, F_SETFD, FD_CLOEXEC)
-        _ = fcntl(Self.listenerNumber, F_SETFD, FD_CLOEXEC)
-        self.directory = directory
+    private init(_ files: HolderFiles, _ controlGroups: ControlGroupParent?) {
+        self.files = files
         self.controlGroups = controlGroups
-
-        let journal: ExecutionJournal
-        do throws(ExecutionJournal.Damage) {
-            journal = try ExecutionJournal(parsing: try Self.readJournal(path))
-        } catch { throw SystemError("journal", path, code: EBADMSG) }
-        order = journal.order
-        if journal.startMark != nil || Files.exists(directory + "/exit") { return nil }
-
-        // Room for the end is taken before the beginning: a full disk cannot keep it from being recorded.
-        exitFile = try Descriptor.open(directory + "/exit.new", O_WRONLY | O_CREAT | O_TRUNC)
-        try exitFile.reserve(Int64(ExitFile.maximumBytes))
+        order = files.journal.order
     }
 
     deinit { buffer.deallocate() }
-
-    private static func readJournal(_ path: String) throws(ExecutionJournal.Damage) -> [UInt8] {
-        do throws(SystemError) { return try Files.read(path, limit: ExecutionJournal.maximumBytes) } catch {
-            throw .unreadableOrder("\(error)")
-        }
-    }
 
     private func hold() throws(SystemError) {
         if let deadline = order.startBefore, unixMilliseconds() > deadline {
@@ -87,7 +60,7 @@ public final class Holder {
         let launch: Launch
         do throws(LaunchFailure) {
             launch = try Launch(
-                order, directory: directory, output: output.writeEnd.number, errors: errors.writeEnd.number)
+                order, directory: files.directory, output: output.writeEnd.number, errors: errors.writeEnd.number)
         } catch {
             return try recordEnd(.startFailed(code: error.code, message: error.message), started: .no)
         }
@@ -98,15 +71,14 @@ public final class Holder {
         _ launch: consuming Launch, output: consuming Pipe, errors: consuming Pipe
     ) throws(SystemError) {
         let group: ControlGroup?
-        do throws(LaunchFailure) { group = try makeControlGroup() } catch {
+        do throws(LaunchFailure) { group = try Launch.controlGroup(order, controlGroups) } catch {
             return try recordEnd(.startFailed(code: error.code, message: error.message), started: .no)
         }
         launch.spawn.controlGroup = group
 
         killPoint("holder.start-mark.before")
         let startedAt = unixMilliseconds()
-        try append(ExecutionJournal.startMarkRecord(at: startedAt))
-        try journalFile.syncData(subject: directory)
+        try files.markStart(at: startedAt)
         killPoint("holder.start-mark.synced")
 
         let child: ChildProcess
@@ -116,7 +88,7 @@ public final class Holder {
             return try recordEnd(.startFailed(code: failure.code, message: failure.message), started: .no)
         }
         killPoint("holder.spawned")
-        try append(ExecutionJournal.runningRecord(leader: child.pid))
+        try files.markRunning(leader: child.pid)
         killPoint("holder.running-mark.written")
 
         status.phase = .running
@@ -134,39 +106,7 @@ public final class Holder {
 
     private func spool(_ stream: OutputStream, _ pipe: consuming Descriptor) throws(SystemError) -> Spool {
         try pipe.setNonBlocking()
-        return Spool(stream, pipe: pipe, path: ExecutionFiles.spool(directory, stream))
-    }
-
-    private func makeControlGroup() throws(LaunchFailure) -> ControlGroup? {
-        let limited = order.memoryLimitBytes != nil || order.processorLimitMillis != nil
-        guard let controlGroups else {
-            guard !limited else {
-                throw LaunchFailure(
-                    code: "limits-unavailable",
-                    message: "this agent may not make control groups (version 2), so it cannot limit memory or CPU")
-            }
-            return nil
-        }
-        guard order.memoryLimitBytes == nil || controlGroups.limitsMemory,
-            order.processorLimitMillis == nil || controlGroups.limitsProcessor
-        else {
-            throw LaunchFailure(
-                code: "limits-unavailable",
-                message: "the control group \(controlGroups.path) has no memory or cpu controller handed down to it")
-        }
-        do throws(SystemError) {
-            let group = try controlGroups.make("\(order.command)")
-            if let bytes = order.memoryLimitBytes { try group.limitMemory(bytes) }
-            if let millis = order.processorLimitMillis { try group.limitProcessor(millis) }
-            return group
-        } catch {
-            guard limited else { return nil }
-            throw LaunchFailure(code: "limits-unavailable", message: "control group: \(error)")
-        }
-    }
-
-    private func append(_ record: [UInt8]) throws(SystemError) {
-        try journalFile.write(record.span.bytes, subject: directory + "/journal")
+        return Spool(stream, pipe: pipe, path: ExecutionFiles.spool(files.directory, stream))
     }
 
     // MARK: While the program runs
@@ -186,7 +126,7 @@ public final class Holder {
         while !machine.finished {
             items.removeAll(keepingCapacity: true)
             items.append(pollfd(fd: end.process == nil ? child.descriptor.number : -1, events: Int16(POLLIN), revents: 0))
-            items.append(pollfd(fd: listener.number, events: Int16(POLLIN), revents: 0))
+            items.append(pollfd(fd: files.listener.number, events: Int16(POLLIN), revents: 0))
             for spool in spools {
                 items.append(pollfd(fd: spool.wantsInput ? spool.pipeNumber : -1, events: Int16(POLLIN), revents: 0))
             }
@@ -279,7 +219,7 @@ public final class Holder {
         while true {
             var accepted: Int32 = -1
             do throws(SystemError) {
-                guard let socket = try PacketSocket.accept(listener) else { return }
+                guard let socket = try PacketSocket.accept(files.listener) else { return }
                 accepted = socket.release()
             } catch { return }
             if sockets.count >= Self.connections { close(accepted) } else { sockets[accepted] = true }
@@ -323,19 +263,6 @@ public final class Holder {
 
     // MARK: The end
 
-    /// Until exec the child lived in the holder's memory, and the kernel counts that as the child's. A peak that is not
-    /// above the holder's own says nothing about the program: 0, not known. The holder's own is VmHWM, because its
-    /// ru_maxrss in turn counts the agent's memory from before the holder's exec.
-    private static func measured(_ peak: UInt64) -> UInt64 {
-        guard let status = try? Files.read("/proc/self/status", limit: 16 << 10) else { return 0 }
-        for line in status.split(separator: 0x0A) where line.starts(with: "VmHWM:".utf8) {
-            var kibibytes: UInt64 = 0
-            for byte in line where byte >= 0x30 && byte <= 0x39 { kibibytes = kibibytes &* 10 &+ UInt64(byte - 0x30) }
-            return peak > kibibytes &* 1_024 ? peak : 0
-        }
-        return 0
-    }
-
     private func recordEnd(_ outcome: Outcome, started: Started, _ end: End = End()) throws(SystemError) {
         for spool in spools { try spool.sync() }
         let record = ExitRecord(
@@ -343,16 +270,10 @@ public final class Holder {
             startedAt: status.startedAt == 0 ? nil : status.startedAt, finishedAt: unixMilliseconds(),
             durationMicroseconds: end.durationMicroseconds, userMicroseconds: end.process?.userMicroseconds ?? 0,
             systemMicroseconds: end.process?.systemMicroseconds ?? 0,
-            maximumResidentBytes: end.process.map { Self.measured($0.maximumResidentBytes) } ?? 0,
+            maximumResidentBytes: end.process.map { HolderFiles.measured($0.maximumResidentBytes) } ?? 0,
             standardOutputBytes: status.standardOutputBytes, standardErrorBytes: status.standardErrorBytes,
             truncated: spools.contains(where: \.dropped))
-        killPoint("holder.exit.write.before")
-        try exitFile.write(ExitFile.encode(record).span.bytes, at: 0, subject: directory + "/exit.new")
-        try exitFile.sync(subject: directory + "/exit.new")
-        killPoint("holder.exit.synced")
-        try Files.rename(directory + "/exit.new", to: directory + "/exit")
-        killPoint("holder.exit.renamed")
-        try Files.syncDirectory(directory)
+        try files.writeExit(record)
         status.phase = .finished
         // An agent that connects or reads too late learns it from the file, when the socket closes.
         for socket in sockets.keys { sockets[socket] = true }

@@ -13,6 +13,8 @@ struct Launch: ~Copyable {
     var spawn: Spawn
     private let input: Descriptor?
     private let script: Descriptor?
+    /// Of the terminal, where it is not the agent's own user.
+    private(set) var owner: uid_t?
 
     /// Inside the program's environment: its command, which also marks what belongs to it.
     static func mark(_ command: CommandID) -> String { "CM_COMMAND_ID=\(command)" }
@@ -50,6 +52,67 @@ struct Launch: ~Copyable {
         self.spawn = spawn
         self.script = script
         self.input = input
+    }
+
+    /// A control group for an order, where the agent may make them.
+    static func controlGroup(_ order: Order, _ controlGroups: ControlGroupParent?) throws(LaunchFailure) -> ControlGroup? {
+        let limited = order.memoryLimitBytes != nil || order.processorLimitMillis != nil
+        guard let controlGroups else {
+            guard !limited else {
+                throw LaunchFailure(
+                    code: "limits-unavailable",
+                    message: "this agent may not make control groups (version 2), so it cannot limit memory or CPU")
+            }
+            return nil
+        }
+        guard order.memoryLimitBytes == nil || controlGroups.limitsMemory,
+            order.processorLimitMillis == nil || controlGroups.limitsProcessor
+        else {
+            throw LaunchFailure(
+                code: "limits-unavailable",
+                message: "the control group \(controlGroups.path) has no memory or cpu controller handed down to it")
+        }
+        do throws(SystemError) {
+            let group = try controlGroups.make("\(order.command)")
+            if let bytes = order.memoryLimitBytes { try group.limitMemory(bytes) }
+            if let millis = order.processorLimitMillis { try group.limitProcessor(millis) }
+            return group
+        } catch {
+            guard limited else { return nil }
+            throw LaunchFailure(code: "limits-unavailable", message: "control group: \(error)")
+        }
+    }
+
+    /// For a terminal, whose three descriptors the caller gives: they are one.
+    init(_ terminal: TerminalOrder) throws(LaunchFailure) {
+        let order = terminal.order
+        let account = try Self.account(order.user)
+        var environment = try Self.environment(order, account)
+        if terminal.form == .terminal { environment["TERM"] = order.environment["TERM"] ?? terminal.terminalType }
+        var spawn: Spawn
+        switch order.invocation {
+        case .argv(let list) where list.isEmpty:
+            let shell = account.shell.isEmpty ? "/bin/sh" : account.shell
+            // A dash before the name makes it a login shell.
+            spawn = Spawn(program: shell, arguments: ["-" + (shell.split(separator: "/").last.map(String.init) ?? "sh")])
+        case .argv(let list):
+            guard let program = list.first, !program.isEmpty else {
+                throw LaunchFailure(code: "program-missing", message: "the order names no program")
+            }
+            spawn = Spawn(program: program, arguments: list)
+        case .shell(let text): spawn = Spawn(program: "/bin/sh", arguments: ["/bin/sh", "-c", text])
+        case .script: throw LaunchFailure(code: "program-missing", message: "a terminal runs no script")
+        }
+        spawn.environment = environment
+        if let path = environment["PATH"] { spawn.searchPath = path }
+        spawn.directory = order.workingDirectory ?? (Files.exists(account.home) ? account.home : "/")
+        spawn.group = .session
+        spawn.account = order.user == nil ? nil : account
+        spawn.diesWithStarter = true
+        self.spawn = spawn
+        script = nil
+        input = nil
+        owner = order.user == nil ? nil : account.user
     }
 
     /// Who the program runs as. Asking the user database costs a holder more memory than all else, so that the

@@ -8,12 +8,13 @@ import System
 ///
 /// ```json
 /// { "allow": [["/usr/bin/systemctl", "status", "*"], ["uptime"]], "deny": [["rm", "**"]],
-///   "shell": false, "scripts": false, "users": ["nobody"], "maximum_running": 4 }
+///   "shell": false, "scripts": false, "terminals": false, "users": ["nobody"], "maximum_running": 4 }
 /// ```
 /// A rule is a list of patterns, one per argument; `*` stands for any text inside one argument, `**` as the last
 /// element for any further arguments. A deny rule whose first pattern has no slash also matches the last part of a
 /// path; an allow rule matches the program's text as it stands. Deny wins. With `allow`, shell and scripts are refused
-/// unless they are set to true. `users` names who commands may run as; `maximum_running` can only lower the bound.
+/// unless they are set to true. `terminals` set to false refuses all programs that somebody works with; a login shell is
+/// a shell. `users` names who commands may run as; `maximum_running` can only lower the bound.
 struct LocalPolicy: Sendable, Equatable {
     static let maximumBytes = 256 << 10
 
@@ -21,6 +22,7 @@ struct LocalPolicy: Sendable, Equatable {
     var deny: [[String]] = []
     var shell: Bool?
     var scripts: Bool?
+    var terminals: Bool?
     var users: [String]?
     var maximumRunning: Int?
     /// Why the file cannot be understood.
@@ -56,12 +58,13 @@ struct LocalPolicy: Sendable, Equatable {
             case "deny": deny = rules(member) ?? []
             case "shell": shell = bool(member)
             case "scripts": scripts = bool(member)
+            case "terminals": terminals = bool(member)
             case "users": users = texts(member.value, member.key)
             case "maximum_running":
                 maximumRunning = member.value.integer.map { Int(clamping: $0) }
                 if (maximumRunning ?? 0) < 1 { fault = "maximum_running has to be a whole number from 1 on" }
             default:
-                fault = "unknown key '\(member.key)'; known: allow, deny, shell, scripts, users, maximum_running"
+                fault = "unknown key '\(member.key)'; known: allow, deny, shell, scripts, terminals, users, maximum_running"
             }
         }
     }
@@ -112,6 +115,15 @@ struct LocalPolicy: Sendable, Equatable {
             if allow.contains(where: { Self.matches($0, arguments, loosely: false) }) { return nil }
             return "'\(arguments.first ?? "")' with these arguments matches no allow rule of this client"
         }
+    }
+
+    /// `nil`: this policy has nothing against the terminal.
+    func refusal(of terminal: TerminalOrder) -> String? {
+        var order = terminal.order
+        if fault == nil, terminals == false { return "terminals are not allowed on this client" }
+        // A login shell.
+        if case .argv(let arguments) = order.invocation, arguments.isEmpty { order.invocation = .shell("") }
+        return refusal(of: order)
     }
 
     private func deniedBy(_ arguments: [String]) -> String? {

@@ -61,6 +61,7 @@ public enum AgentProgram {
             let lock = try lock(directory)
             try IdentityFiles.reset(dataDirectory: directory)
             try Files.removeTree(directory + "/executions")
+            try Files.removeTree(directory + "/terminals")
             withExtendedLifetime(lock) {}
             return 0
         } catch let error as FlagError {
@@ -71,10 +72,11 @@ public enum AgentProgram {
     /// The data directory for this process alone, with no command running in it.
     static func lock(_ directory: String) throws(SystemError) -> DirectoryLock {
         let lock = try DirectoryLock(directory: directory)
-        let root = directory + "/executions"
-        for name in Files.exists(root) ? try Files.list(root) : [] {
-            if try DirectoryLock.isHeld(directory: root + "/" + name, name: "journal") {
-                throw SystemError("command \(name) still runs in", directory, code: EBUSY)
+        for (root, what) in [(directory + "/executions", "command"), (directory + "/terminals", "terminal")] {
+            for name in Files.exists(root) ? try Files.list(root) : [] {
+                if try DirectoryLock.isHeld(directory: root + "/" + name, name: "journal") {
+                    throw SystemError("\(what) \(name) still runs in", directory, code: EBUSY)
+                }
             }
         }
         return lock

@@ -155,10 +155,13 @@ enum RunCommand {
             let identity = try IdentityFiles(dataDirectory: plan.dataDirectory)
             let executor = try HolderExecutor(
                 directory: plan.dataDirectory, on: loop, options: plan.executor, log: log)
+            let terminals = try HolderTerminals(
+                directory: plan.dataDirectory, on: loop, options: plan.executor, log: log)
             let collector = plan.facts
             let pool = BlockingPool(name: "agent-facts", threads: 1, queue: 4)
             let session = AgentSession(
                 loop: loop, options: plan.session, identity: identity, executor: executor,
+                terminals: terminals,
                 facts: {
                     do { return try await pool.run { collector.collect() } } catch { return Array("{}".utf8) }
                 },

@@ -113,6 +113,9 @@ extension AgentSession: WebSocketDelegate {
             write { $0.frame(.livenessProof, payload: signature) }
         case .close: heard(try Farewell(reading: payload))
         case .move: try received(try MoveStatement(reading: payload))
+        case .open where header.flags == ChannelKind.terminal.rawValue, .terminalDecision:
+            try receiveTerminal(header, payload)
+        case _ where header.channel & WireLimits.terminalChannel != 0: try receiveTerminal(header, payload)
         default:
             switch try channels.receive(header, payload) {
             case .none: break
@@ -139,7 +142,10 @@ extension AgentSession: WebSocketDelegate {
     }
 
     public func webSocketDrained(_ socket: WebSocketConnection) {
-        if self.socket === socket, phase == .online { pump() }
+        guard self.socket === socket, phase == .online else { return }
+        // Somebody waits for a terminal's output, so it goes first.
+        terminalExecutor?.resumeOutput()
+        pump()
     }
 
     public func webSocketClosed(_ socket: WebSocketConnection, _ code: WebSocketCloseCode, _ reason: String) {

@@ -11,6 +11,7 @@ extension AgentSession: ExecutorObserver {
         executor.observer = self
         let reports = executor.reports()
         writer.reset()
+        beginTerminals()
         channels.report(reports, to: &writer) { writer in
             send(&writer)
             writer.reset()
@@ -52,7 +53,7 @@ extension AgentSession: ExecutorObserver {
     }
 
     /// News of one turn leave in one message.
-    private func pumpSoon() {
+    func pumpSoon() {
         guard !isPumpPosted else { return }
         isPumpPosted = true
         let me = me
@@ -69,6 +70,7 @@ extension AgentSession: ExecutorObserver {
         guard phase == .online, let socket else { return }
         while true {
             writer.reset()
+            terminals.writeControl(to: &writer)
             let isComplete = channels.writeControl(to: &writer)
             var hasOutput = false
             if isComplete, !socket.isOverHighMark, let piece = channels.nextOutput() {

@@ -47,6 +47,8 @@ public final class AgentSession {
     let options: AgentSessionOptions
     let identity: any IdentityStore
     let executor: any Executor
+    /// `nil`: this agent has no terminals, and says so.
+    let terminalExecutor: (any TerminalExecutor)?
     /// The facts as one JSON object of at most `WireLimits.factsBytes`; asked after each accept.
     let facts: @Sendable () async -> [UInt8]
     /// The load and memory of this moment, for a heartbeat.
@@ -58,6 +60,9 @@ public final class AgentSession {
     var handshake: AgentHandshakeStateMachine?
     var seal: SealedChannel?
     var channels = AgentChannelsStateMachine()
+    var terminals = AgentTerminalsStateMachine()
+    /// Of the accepted link.
+    var features: [String] = []
     var writer = FrameWriter(reserving: 0)
     public internal(set) var client: ClientID?
     var epoch: UInt64 = 0
@@ -84,7 +89,7 @@ public final class AgentSession {
     /// On the loop that the session shall live on.
     public init(
         loop: EventLoop, options: AgentSessionOptions, identity: any IdentityStore, executor: any Executor,
-        facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
+        terminals terminalExecutor: (any TerminalExecutor)? = nil, facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
     ) {
         var options = options
         if options.connection.tls == nil, options.servers.servers.contains(where: \.url.isSecure) {
@@ -97,6 +102,7 @@ public final class AgentSession {
         self.options = options
         self.identity = identity
         self.executor = executor
+        self.terminalExecutor = terminalExecutor
         self.facts = facts
         self.measure = measure
         reconnect = ReconnectStateMachine(policy: options.reconnect)
@@ -123,7 +129,7 @@ public final class AgentSession {
         phase = .stopped
         if let timer { loop.cancel(timer) }
         timer = nil
-        executor.observer = nil
+        leaveExecutors()
         socket?.close(.goingAway)
         socket = nil
     }
@@ -242,6 +248,7 @@ public final class AgentSession {
                 presented.token = EnrollmentToken(relocation.token)
             }
         }
+        if terminalExecutor == nil { presented.features.removeAll { $0 == Feature.terminal } }
         handshake = AgentHandshakeStateMachine(
             identity: presented, nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
         if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }
@@ -271,6 +278,7 @@ public final class AgentSession {
             return lost(code: "identity-not-kept", message: error.description)
         }
         client = accepted.client
+        features = accepted.features
         heartbeatSeconds = UInt64(accepted.heartbeatSeconds)
         seal = handshake?.sealed
         coreKey = handshake?.coreKey
@@ -303,8 +311,7 @@ public final class AgentSession {
         seal = nil
         coreKey = nil
         if !wasOnline { noteFailedAttempt(code, message) }
-        channels = AgentChannelsStateMachine()
-        executor.observer = nil
+        leaveExecutors()
         phase = .waiting
         // The answer to a close frame may never come over a dead path; the next attempt does not wait for it.
         if wasOnline, farewell == nil { socket?.close(.normal, code) } else { socket?.close(.normal) }

@@ -41,7 +41,7 @@ public struct AgentChannelsStateMachine: Sendable {
     /// What one execution may send before its output counts as bulk, so that a short command is never behind a long dump.
     private static let interactiveBytes: UInt64 = 256 * 1_024
     /// A message is sent when it is longer than this; with one more frame it is still within the core's bound.
-    private static let messageBytes = 32 * 1_024
+    static let messageBytes = 32 * 1_024
 
     private var channels: [Channel] = []
     /// Where the round of the streams goes on.

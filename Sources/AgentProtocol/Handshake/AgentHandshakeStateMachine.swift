@@ -14,6 +14,8 @@ public struct AgentIdentity: Sendable {
     public var token: EnrollmentToken?
     /// While the core may still hold the key before.
     public var succession: SuccessionStatement?
+    /// What this agent can do; it says those that the core knows too.
+    public var features = Feature.all
 
     public init(
         key: P256.PrivateKey, client: ClientID?, bootID: String, epoch: UInt64, agentVersion: String,
@@ -124,7 +126,7 @@ public struct AgentHandshakeStateMachine: Sendable {
         }
         let isPinned = try checkPin(core, challenge.rotation)
         let hello = Hello(
-            features: challenge.features.filter { Feature.all.contains($0) }, nonce: nonce,
+            features: challenge.features.filter { identity.features.contains($0) }, nonce: nonce,
             agentKey: identity.key.publicKey.spki, client: identity.client, bootID: identity.bootID,
             epoch: identity.epoch, agentVersion: identity.agentVersion, hostname: identity.hostname,
             exchangeKey: binding.exchangeKey, succession: identity.succession?.text)

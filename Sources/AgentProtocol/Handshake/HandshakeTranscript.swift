@@ -58,7 +58,9 @@ public struct HandshakeRefusal: Error, Sendable, Equatable, CustomStringConverti
 public enum Feature {
     public static let execution = "execution"
     public static let beatMeasures = "beat-measures"
-    public static let all = [execution, beatMeasures]
+    /// Terminals: `open` with flags 2.
+    public static let terminal = "pty"
+    public static let all = [execution, beatMeasures, terminal]
 }
 
 /// How a connection is tied to the handshake on it, as its owner found it.

@@ -25,6 +25,8 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     case report = 0x20
     case reportsEnd = 0x21
     case decision = 0x22
+    case terminalReport = 0x23
+    case terminalDecision = 0x24
 
     // Channels.
     case open = 0x30
@@ -34,11 +36,21 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     case exit = 0x34
     case exitAcknowledged = 0x35
     case cancel = 0x36
+
+    // Terminals only.
+    case resize = 0x37
+    case signal = 0x38
+    case attach = 0x39
+    case attached = 0x3A
+    case detach = 0x3B
+    case inputEnd = 0x3C
 }
 
-/// What runs on a channel: the flags of an `open` frame. Numbers 2 to 4 are kept for PTY, file and private file.
+/// What runs on a channel: the flags of an `open` frame. Numbers 3 and 4 are kept for file and private file.
 public enum ChannelKind: UInt8, Sendable, CaseIterable {
     case execution = 1
+    /// Needs the feature `pty`.
+    case terminal = 2
 }
 
 /// In which order frames leave when the link is busy. A lower number is never behind a higher one by more than what
@@ -95,6 +107,16 @@ public enum WireLimits {
     public static let refusalTextBytes = 4_096
     /// Arguments, environment variables, …
     public static let listCount = 4_096
+    /// Channels with this bit in their number are terminals, the others executions.
+    public static let terminalChannel: UInt32 = 0x8000_0000
+    /// Terminals of one link, open or reported.
+    public static let terminals = 256
+    /// How far input of a terminal may run ahead of what its program has taken.
+    public static let inputWindowBytes: UInt64 = 64 * 1_024
+    /// How far a core lets output of a terminal run ahead of what has come.
+    public static let terminalLeadBytes: UInt64 = 256 * 1_024
+    /// A core says what has arrived at least so often; the smallest ring holds twice as much.
+    public static let terminalArrivalBytes: UInt64 = 32 * 1_024
 
     /// The largest payload of a kind.
     public static func payloadBytes(_ kind: FrameKind) -> Int {
@@ -109,8 +131,11 @@ public enum WireLimits {
         case .report: ExecutionReport.headBytes + ExitRecord.maximumBytes
         case .exit: ExitRecord.maximumBytes
         case .decision: ResumeDecision.byteCount
+        case .terminalReport: TerminalReport.headBytes + ExitRecord.maximumBytes
+        case .terminalDecision: TerminalDecision.byteCount
         case .sealed: openBytes + FrameHeader.byteCount + 16
         case .beat, .reportsEnd, .started, .credit, .exitAcknowledged, .cancel: 0
+        case .resize, .signal, .attach, .attached, .detach, .inputEnd: 0
         }
     }
 }

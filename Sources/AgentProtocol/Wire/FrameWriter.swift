@@ -89,6 +89,11 @@ public struct FrameWriter: ~Copyable {
         append(value.low.byteSwapped)
     }
 
+    mutating func append(_ span: borrowing RawSpan) {
+        // Invariant: the buffer is copied before the closure ends.
+        unsafe span.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) }
+    }
+
     mutating func raw(_ value: [UInt8]) { bytes.append(contentsOf: value) }
 
     mutating func longText(_ value: String) {

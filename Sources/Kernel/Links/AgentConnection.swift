@@ -40,7 +40,7 @@ final class AgentConnection: WebSocketDelegate {
     }
 
     private let socket: WebSocketConnection
-    private let home: LinkHome
+    let home: LinkHome
     private let address: String
     /// In the home's list.
     var place = 0
@@ -48,8 +48,10 @@ final class AgentConnection: WebSocketDelegate {
     private var phase = Phase.handshake
     private var opening: Opening?
     private var seal: Seal?
-    private var link: AgentLink?
+    private(set) var link: AgentLink?
     private var channels = CoreChannelsStateMachine()
+    var terminals: LinkTerminals?
+    var hasReported = false
     /// SubjectPublicKeyInfo that the agent proved.
     private var agentKey: [UInt8] = []
     private var liveness: Liveness?
@@ -77,11 +79,14 @@ final class AgentConnection: WebSocketDelegate {
         home.writer.reset()
         opening = Opening(
             CoreHandshakeStateMachine(
-                identity: identity, nonce: Random.bytes(32), binding: binding, now: home.loop.now / 1_000_000,
+                identity: identity,
+                features: home.endpoint.terminals == nil ? Feature.all.filter { $0 != Feature.terminal } : Feature.all,
+                nonce: Random.bytes(32), binding: binding, now: home.loop.now / 1_000_000,
                 to: &home.writer))
     }
 
-    private var endpoint: AgentEndpoint { home.endpoint }
+    var endpoint: AgentEndpoint { home.endpoint }
+    var isActive: Bool { phase == .active }
 
     // MARK: Handshake
 
@@ -246,7 +251,8 @@ final class AgentConnection: WebSocketDelegate {
         socket.markAuthenticated()
         self.opening = nil
         let link = AgentLink(
-            client: client.client, epoch: client.epoch, address: address, connection: Confined(self, on: home.loop))
+            client: client.client, epoch: client.epoch, address: address,
+            hasTerminals: proved.features.contains(Feature.terminal), connection: Confined(self, on: home.loop))
         self.link = link
         let accepted = Accepted(
             client: client.client, epoch: client.epoch, features: proved.features,
@@ -287,6 +293,8 @@ final class AgentConnection: WebSocketDelegate {
         case .close:
             let farewell = try Farewell(reading: payload)
             end(LinkEnd(code: "closed", detail: "\(farewell.code): \(farewell.message)"), tellAgent: false)
+        case .terminalReport: try receiveTerminalReport(payload)
+        case _ where header.channel & WireLimits.terminalChannel != 0: try receiveTerminal(header, payload)
         default:
             switch try channels.receive(header, payload) {
             case .none: break
@@ -296,7 +304,9 @@ final class AgentConnection: WebSocketDelegate {
                 }
             case .started(let command, let time): endpoint.sink.started(link, command, at: time)
             case .finished(let record): finish(link, record)
-            case .reportsComplete(let reports): reconcile(link, reports)
+            case .reportsComplete(let reports):
+                reconcile(link, reports)
+                try reconcileTerminals(link)
             }
         }
     }
@@ -424,7 +434,7 @@ final class AgentConnection: WebSocketDelegate {
 
     /// One message of what `body` writes, after what is settled; nothing if there is nothing.
     @inline(__always)
-    private func write(_ body: (inout FrameWriter) -> Void) {
+    func write(_ body: (inout FrameWriter) -> Void) {
         home.writer.reset()
         if !settled.isEmpty {
             for command in settled { channels.acknowledge(command, to: &home.writer) }
@@ -554,6 +564,7 @@ final class AgentConnection: WebSocketDelegate {
         home.remove(self)
         guard let link else { return }
         self.link = nil
+        leaveTerminals(link)
         endpoint.sink.linkLost(link)
         endpoint.authority.linkDown(link, end)
     }

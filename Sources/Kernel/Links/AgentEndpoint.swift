@@ -28,15 +28,25 @@ public final class AgentEndpoint: Sendable {
     public let options: AgentEndpointOptions
     let authority: any AgentAuthority
     let sink: any ExecutionSink
+    /// `nil`: this core has nothing to do with terminals, and does not offer them.
+    let terminals: (any TerminalSink)?
     private let identity: @Sendable () -> CoreIdentity
     private let homes = Mutex<[ObjectIdentifier: Confined<LinkHome>]>([:])
     private let isStopping = Atomic<Bool>(false)
 
     /// - Parameter identity: asked once per connection; cheap.
-    public init(
+    public convenience init(
         options: AgentEndpointOptions = .init(), identity: @escaping @Sendable () -> CoreIdentity,
-        authority: any AgentAuthority, sink: any ExecutionSink
+        authority: any AgentAuthority, sink: any ExecutionSink, channels: Channels? = nil
     ) {
+        self.init(options: options, identity: identity, authority: authority, sink: sink, terminals: channels)
+    }
+
+    init(
+        options: AgentEndpointOptions, identity: @escaping @Sendable () -> CoreIdentity,
+        authority: any AgentAuthority, sink: any ExecutionSink, terminals: (any TerminalSink)?
+    ) {
+        self.terminals = terminals
         self.options = options
         self.identity = identity
         self.authority = authority

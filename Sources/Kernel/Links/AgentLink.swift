@@ -7,10 +7,16 @@ public final class AgentLink: Sendable {
     public let client: ClientID
     public let epoch: UInt64
     public let address: String
+    /// The agent has terminals, and the core something to do with them.
+    let hasTerminals: Bool
     /// `nil` only in tests of the services that use links.
     private let connection: Confined<AgentConnection>?
 
-    init(client: ClientID, epoch: UInt64, address: String, connection: Confined<AgentConnection>? = nil) {
+    init(
+        client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false,
+        connection: Confined<AgentConnection>? = nil
+    ) {
+        self.hasTerminals = hasTerminals
         self.client = client
         self.epoch = epoch
         self.address = address
@@ -50,7 +56,27 @@ public final class AgentLink: Sendable {
         }
     }
 
-    private func reach(_ body: @escaping @Sendable (AgentConnection) -> Void) {
+    /// Input of a terminal waits. On the link's loop without an allocation.
+    func flushInput(of channel: Channel) {
+        guard let connection else { return }
+        if connection.loop.isCurrent {
+            connection.assumeOnLoop { $0.flushInput(channel) }
+        } else {
+            connection.post { $0.flushInput(channel) }
+        }
+    }
+
+    /// Credit of a terminal is due; likewise.
+    func grantOutput(of channel: Channel) {
+        guard let connection else { return }
+        if connection.loop.isCurrent {
+            connection.assumeOnLoop { $0.grantOutput(channel) }
+        } else {
+            connection.post { $0.grantOutput(channel) }
+        }
+    }
+
+    func reach(_ body: @escaping @Sendable (AgentConnection) -> Void) {
         guard let connection else { return }
         if connection.loop.isCurrent {
             connection.assumeOnLoop(body)

@@ -130,20 +130,22 @@ public final class Security: Sendable {
     }
 
     /// Where the principal may run this now: role, policy and the switch together.
-    /// - Parameter right: `command.run`, or `command.shell` as well for `.shell`: asked for by this function itself.
+    /// - Parameters:
+    ///   - right: of the act itself.
+    ///   - shellRight: that a shell or script needs besides; `nil` where the act is such by its nature.
     /// - Throws: 503 `commands-stopped`; 403 when there is no client at all on which it would be allowed.
     public func commandScope(
-        _ principal: Principal, _ subject: PolicySubject, right: Right = "command.run"
+        _ principal: Principal, _ subject: PolicySubject, right: Right = "command.run", shellRight: Right? = "command.shell"
     ) throws(Problem) -> AccessScope {
         let (roles, policy, stopped) = state.withLock { ($0.roles, $0.policy, $0.commandsStoppedExcept) }
         if let stopped, !stopped.contains(where: { principal.roles.contains($0) }) {
             throw Problem(503, "commands-stopped", "new commands are stopped for everybody but a few roles (settings, commands_stopped)", retryAfter: 60)
         }
         var scope = roles.scope(principal, right)
-        if subject == .shell {
-            let shell = roles.scope(principal, "command.shell")
+        if subject == .shell, let shellRight {
+            let shell = roles.scope(principal, shellRight)
             guard !shell.isNothing else {
-                throw .forbidden("a shell or script needs the right \"command.shell\", which no role or scope of \(principal.id) grants; send \"argv\" instead")
+                throw .forbidden("a shell or script needs the right \"\(shellRight)\", which no role or scope of \(principal.id) grants; send \"argv\" instead")
             }
             scope = try scope.intersected(with: shell)
         }
