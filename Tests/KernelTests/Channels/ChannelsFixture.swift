@@ -1,4 +1,6 @@
+import Agent
 import AgentProtocol
+import Crypto
 import Glibc
 import Program
 import Reactor
@@ -94,7 +96,7 @@ final class ChannelsFixture: Sendable {
     var channels: Channels { kernel.channels }
     var agentDirectory: String { directory.path + "/agent" }
 
-    init(policy: String? = nil) async throws {
+    init(policy: String? = nil, isSimulated: Bool = false) async throws {
         let first = try await Self.core(directory.path, port: 0)
         running = Mutex(first)
         port = first.server.address.port
@@ -103,7 +105,22 @@ final class ChannelsFixture: Sendable {
         if let policy {
             try Descriptor.open(agentDirectory + "/policy.json", O_WRONLY | O_CREAT).write(Array(policy.utf8).span.bytes)
         }
-        try startAgent()
+        if isSimulated { try startSimulatedAgent() } else { try startAgent() }
+    }
+
+    /// An agent of the swarm in place of a real one.
+    private func startSimulatedAgent() throws {
+        let (servers, key) = (try ServerList("http://127.0.0.1:\(port)"), try P256.PrivateKey.generate())
+        let (loop, token) = (running.withLock { $0.loop }, token)
+        loop.post {
+            var options = AgentSessionOptions(servers: servers, bootID: "boot", agentVersion: "1", hostname: "host")
+            options.token = EnrollmentToken(token)
+            AgentSession(
+                loop: loop, options: options, identity: MemoryIdentity(key: key),
+                executor: SimulatedExecutor(loop: loop), terminals: SimulatedTerminals(loop: loop),
+                facts: { Array("{}".utf8) }, measure: { BeatAnswer() }
+            ).start()
+        }
     }
 
     private static func core(_ path: String, port: UInt16) async throws -> Running {
@@ -200,8 +217,8 @@ final class ChannelsFixture: Sendable {
     }
 
     /// Opens the fixture, runs the test, and ends everything whatever happens.
-    static func run(policy: String? = nil, _ body: (ChannelsFixture) async throws -> Void) async throws {
-        let fixture = try await ChannelsFixture(policy: policy)
+    static func run(policy: String? = nil, isSimulated: Bool = false, _ body: (ChannelsFixture) async throws -> Void) async throws {
+        let fixture = try await ChannelsFixture(policy: policy, isSimulated: isSimulated)
         do {
             try await body(fixture)
             await fixture.stop()

@@ -100,4 +100,18 @@ import Testing
             await probe.output(has: "x\r\nx\r\n")
         }
     }
+
+    @Test func aSimulatedAgentEchoes() async throws {
+        try await ChannelsFixture.run(isSimulated: true) { fixture in
+            let (channel, probe) = try await fixture.open([])
+            channel.type("hello\r")
+            await probe.output(has: "hello\r\n")
+            fixture.kernel.clients.link(of: channel.client)?.close(LinkEnd(code: "test", detail: "dropped"))
+            await probe.watched.wait { $0.places.count > 1 }
+            channel.type("exit\r")
+            #expect(await probe.exit()?.outcome == .exited(code: 0))
+            #expect(probe.watched.value.text == "hello\r\nexit\r\n")
+            #expect(probe.watched.value.misplaced == 0)
+        }
+    }
 }
