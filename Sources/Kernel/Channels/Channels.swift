@@ -81,7 +81,7 @@ public final class Channels: Sendable {
             throw .conflict(
                 "terminal-unsupported", "the agent of client \(client) has no terminals; install a newer one")
         }
-        try security.spend(client: client.description)
+        try security.spend(client: client)
         try reserve()
         defer { state.withLock { $0.opening -= 1 } }
 
