@@ -190,7 +190,7 @@ import Testing
             let script = "sleep 1000 & echo pid $!.; setsid sleep 1000 & echo pid $!.; nohup sleep 1000 >/dev/null 2>&1 & echo pid $!.; echo ready"
             let (channel, probe) = try await fixture.open(["/bin/sh"])
             channel.type(script + "\r")
-            await probe.output(has: "\nready\r\n")
+            await probe.output(has: "\r\nready\r\n")
             let pids = Self.pids(probe.watched.value.text)
             #expect(pids.count == 3)
             for pid in pids { #expect(kill(pid, 0) == 0) }
@@ -199,7 +199,7 @@ import Testing
             for pid in pids { #expect(Self.isGone(pid)) }
 
             let (second, other) = try await fixture.open(["/bin/sh", "-c", "trap '' TERM HUP; \(script); while :; do sleep 1; done"])
-            await other.output(has: "\nready\r\n")
+            await other.output(has: "\r\nready\r\n")
             let stubborn = Self.pids(other.watched.value.text)
             second.close()
             #expect(await other.exit()?.outcome == .cancelled)
