@@ -81,7 +81,7 @@ import Testing
     @Test func aRestartedCoreFindsItsChannelsAgain() async throws {
         try await ChannelsFixture.run { fixture in
             let (channel, probe) = try await fixture.open(["/bin/sh"])
-            let typed = channel.type("echo first $((1+1))\r")
+            channel.type("echo first $((1+1))\r")
             await probe.output(has: "first 2\r\n")
             let before = probe.watched.value
             try await fixture.restartCore()
@@ -96,7 +96,7 @@ import Testing
             let place = await again.watched.wait { !$0.places.isEmpty }.places[0]
             #expect(place.gap == 0)
             // All that was typed has arrived, and what is typed now follows it.
-            #expect(place.input == UInt64(typed))
+            #expect(place.input == 20)
             attachment.type("echo second; exit\r")
             await again.output(has: "second\r\n")
             #expect(await again.exit()?.outcome == .exited(code: 0))
@@ -162,7 +162,7 @@ import Testing
             #expect(state.places[0].gap > 400_000)
             #expect(state.output.count <= 65_536)
             #expect(state.misplaced == 0)
-            #expect(state.output.suffix(17) == Array("\r\n99999\r\n100000\r\n".utf8)[...])
+            #expect(state.text.hasSuffix("\r\n99999\r\n100000\r\n"))
             attachment.type("\r")
             #expect(await again.exit()?.outcome == .exited(code: 0))
         }
