@@ -113,6 +113,9 @@ final class TerminalHolder {
             startedAt: now / 1_000_000, grace: order.killGraceMilliseconds, maximum: order.timeoutMilliseconds,
             idle: terminal.idleMilliseconds,
             orphan: min(terminal.orphanMilliseconds, Self.longestOrphanMilliseconds))
+        // Who opened it is its reader and on the way: what a fast program writes meanwhile is not given up.
+        reader = Reader(socket: -1, sent: 0, credit: 0, arrived: 0, owesAnswer: nil)
+        leaseUntil = now / 1_000_000 + Self.leaseMilliseconds
         // Until the agent says otherwise nobody is there.
         try apply(.core(false), now / 1_000_000, child, now)
         try serve(child, startedAt: now)

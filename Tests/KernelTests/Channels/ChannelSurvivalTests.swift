@@ -228,10 +228,13 @@ import Testing
         }
     }
 
+    /// A prompt may stand before a line: what is typed early is echoed before the shell has asked for it.
     private static func pids(_ text: String) -> [pid_t] {
         text.split(separator: "\r\n").compactMap { line in
-            guard line.hasPrefix("pid "), line.hasSuffix(".") else { return nil }
-            return pid_t(line.dropFirst(4).dropLast())
+            guard line.hasSuffix("."), let word = line.dropLast().split(separator: " ").last, line.contains("pid ") else {
+                return nil
+            }
+            return pid_t(word)
         }
     }
 
