@@ -180,6 +180,13 @@ struct SessionRoutes {
         let asked = object["record"]?.bool
         guard object["record"] == nil || asked != nil else { throw invalid("\"record\" must be true or false") }
         object["record"] = nil
+        // The API's names, as commands have them, and those of a channel (`cm_channels.open`).
+        for (name, member) in [("working_directory", "directory"), ("terminal_type", "terminal")] {
+            guard let value = object[name] else { continue }
+            guard value.string != nil else { throw invalid("\"\(name)\" must be a text") }
+            object[name] = nil
+            object[member] = value
+        }
         let isRecorded: Bool
         switch settings.recording {
         case .always: isRecorded = true
@@ -192,7 +199,7 @@ struct SessionRoutes {
         }
         return Sessions.Wish(
             client: client, specification: object, isRecorded: isRecorded, rows: Int(rows), columns: Int(columns),
-            terminal: object["terminal_type"]?.string ?? "xterm-256color")
+            terminal: object["terminal"]?.string ?? "xterm-256color")
     }
 
     private static func invalid(_ text: String) -> PluginError { PluginError(.invalid, text, code: "invalid", httpStatus: 400) }

@@ -187,23 +187,20 @@ import Testing
 
     @Test func nothingIsLeftRunning() async throws {
         try await ChannelsFixture.run { fixture in
-            let script = "sleep 1000 & echo pid $!.; setsid sleep 1000 & echo pid $!.; nohup sleep 1000 >/dev/null 2>&1 & echo pid $!.; echo ready"
+            // What leaves the session says its own number: `setsid` may fork.
+            let script = "sleep 1000 & echo pid $!.; setsid sh -c 'echo pid $$.; exec sleep 1000' & nohup sleep 1000 >/dev/null 2>&1 & echo pid $!."
             let (channel, probe) = try await fixture.open(["/bin/sh"])
             channel.type(script + "\r")
-            await probe.output(has: "\r\nready\r\n")
-            let pids = Self.pids(probe.watched.value.text)
-            #expect(pids.count == 3)
+            let pids = Self.pids(await probe.watched.wait { Self.pids($0.text).count == 3 }.text)
             for pid in pids { #expect(kill(pid, 0) == 0) }
             channel.type("exit 0\r")
             #expect(await probe.exit()?.outcome == .exited(code: 0))
             for pid in pids { #expect(Self.isGone(pid)) }
 
             let (second, other) = try await fixture.open(["/bin/sh", "-c", "trap '' TERM HUP; \(script); while :; do sleep 1; done"])
-            await other.output(has: "\r\nready\r\n")
-            let stubborn = Self.pids(other.watched.value.text)
+            let stubborn = Self.pids(await other.watched.wait { Self.pids($0.text).count == 3 }.text)
             second.close()
             #expect(await other.exit()?.outcome == .cancelled)
-            #expect(stubborn.count == 3)
             for pid in stubborn { #expect(Self.isGone(pid)) }
         }
     }
