@@ -232,7 +232,10 @@ class Link:
 
     def until(self, *kinds, channel=None):
         """The next frame of one of these kinds; answers heartbeats meanwhile. A refusal or a close is an exception."""
+        end = time.monotonic() + 60
         while True:
+            if time.monotonic() > end:
+                raise TimeoutError("heartbeats and nothing else for 60 s")
             kind, flags, number, offset, payload = self.next()
             if kind in kinds and channel in (None, number):
                 return kind, flags, number, offset, payload
