@@ -19,6 +19,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
+#include <string.h>
 
 // ---- Crypto: hashes ----
 // The EVP interface looks its implementation up by name on each call, which costs more than hashing a token does; the
@@ -31,6 +32,33 @@ static inline void cm_sha256_update(SHA256_CTX *state, const void *bytes, size_t
 }
 static inline void cm_sha256_finish(SHA256_CTX *state, void *digest32) {
     SHA256_Final((unsigned char *)digest32, state);
+}
+/// The running state in a form that outlives the process and the machine: eight words and the count of bytes, both
+/// big-endian, then the bytes that do not fill a block yet. 40 to 103 bytes; returns how many.
+static inline size_t cm_sha256_export(const SHA256_CTX *state, unsigned char *output103) {
+    for (int word = 0; word < 8; word++)
+        for (int byte = 0; byte < 4; byte++) output103[4 * word + byte] = (unsigned char)(state->h[word] >> (24 - 8 * byte));
+    uint64_t count = ((uint64_t)state->Nh << 32 | state->Nl) / 8;
+    for (int byte = 0; byte < 8; byte++) output103[32 + byte] = (unsigned char)(count >> (56 - 8 * byte));
+    memcpy(output103 + 40, state->data, state->num);
+    return 40 + state->num;
+}
+/// Goes on from what `cm_sha256_export` wrote; 0 for bytes that it cannot have written.
+static inline int cm_sha256_import(SHA256_CTX *state, const unsigned char *input, size_t size) {
+    if (size < 40 || size > 103) return 0;
+    uint64_t count = 0;
+    for (int byte = 0; byte < 8; byte++) count = count << 8 | input[32 + byte];
+    if (count >> 61 || count % 64 != size - 40) return 0;
+    SHA256_Init(state);
+    for (int word = 0; word < 8; word++) {
+        state->h[word] = 0;
+        for (int byte = 0; byte < 4; byte++) state->h[word] = state->h[word] << 8 | input[4 * word + byte];
+    }
+    state->Nl = (SHA_LONG)(count * 8);
+    state->Nh = (SHA_LONG)(count * 8 >> 32);
+    state->num = (unsigned)(size - 40);
+    memcpy(state->data, input + 40, size - 40);
+    return 1;
 }
 #pragma clang diagnostic pop
 

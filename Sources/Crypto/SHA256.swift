@@ -24,6 +24,19 @@ public struct SHA256: Sendable {
         return digest
     }
 
+    /// The running state as bytes (40 to 103), for whoever has to go on after a restart. They tell about what was hashed
+    /// and are kept where that is kept.
+    public var exported: [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: 103) { buffer, count in
+            count = withUnsafePointer(to: state) { cm_sha256_export($0, buffer.baseAddress) }
+        }
+    }
+
+    /// Goes on from an `exported` state; `nil` for bytes that are none.
+    public init?(resuming exported: [UInt8]) {
+        guard cm_sha256_import(&state, exported, exported.count) == 1 else { return nil }
+    }
+
     /// 32 bytes as one value that needs no allocation.
     public struct Digest: Hashable, Sendable {
         private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)

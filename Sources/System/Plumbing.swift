@@ -55,6 +55,12 @@ extension Descriptor {
         guard status == 0 || status == -EOPNOTSUPP else { throw SystemError("fallocate", subject, code: -status) }
     }
 
+    /// Lets the kernel begin to write these bytes to the disk, so that a sync soon after finds little to do. Only a hint: what
+    /// goes wrong is told by the sync.
+    public func startWriting(from offset: UInt64, count: Int) {
+        _ = cm_start_writing(number, Int64(clamping: offset), Int64(count))
+    }
+
     /// Reads what is there, up to the buffer's size: 0 at the end, `nil` when nothing has come yet.
     public func readAvailable(_ buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
         while true {

@@ -121,3 +121,28 @@ private func bytes(_ hex: String) -> [UInt8] { Hex.decode(hex) ?? [] }
         #expect(throws: CryptoError.self) { try P256.PrivateKey(pem: "nonsense") }
     }
 }
+
+@Suite struct SHA256StateTests {
+    @Test(arguments: [0, 1, 55, 63, 64, 65, 127, 128, 1_000])
+    func aHashGoesOnFromItsExportedState(_ cut: Int) throws {
+        let bytes = (0..<1_000).map { UInt8(truncatingIfNeeded: $0) }
+        var first = SHA256()
+        first.update(bytes[..<cut])
+        let exported = first.exported
+        #expect(exported.count == 40 + cut % 64)
+        var second = try #require(SHA256(resuming: exported))
+        second.update(bytes[cut...])
+        #expect(second.digest == SHA256.digest(bytes))
+        #expect(second.exported != exported || cut == 1_000)
+    }
+
+    @Test func whatIsNoStateIsRefused() {
+        let state = SHA256().exported
+        #expect(SHA256(resuming: []) == nil)
+        #expect(SHA256(resuming: Array(state.dropLast())) == nil)
+        #expect(SHA256(resuming: state + [1]) == nil)
+        var long = state
+        long[32] = 0xFF
+        #expect(SHA256(resuming: long) == nil)
+    }
+}

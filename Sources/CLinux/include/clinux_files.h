@@ -13,6 +13,8 @@ int cm_open_beneath(int root, const char *_Nonnull path, int flags, mode_t mode,
 int cm_memory_file(const char *_Nonnull name, int close_on_exec);
 /// Reserves blocks without changing the length. 0 or -errno.
 int cm_reserve(int fd, int64_t length);
+/// Begins to write dirty pages of the range to the disk and does not wait for them (sync_file_range, behind _GNU_SOURCE).
+int cm_start_writing(int fd, int64_t offset, int64_t count);
 /// A SOCK_SEQPACKET Unix socket, non-blocking and close-on-exec: accept4 and the type flags are not in Swift's module.
 int cm_packet_socket(void);
 int cm_packet_pair(int *_Nonnull first, int *_Nonnull second);
