@@ -22,6 +22,7 @@ public final class Kernel: Sendable {
         public var jobs = JobLimits()
         public var schedules = ScheduleLimits()
         public var outputs = OutputLimits()
+        public var files = FileStore.Options()
         public var links = AgentEndpointOptions()
         /// Tables of the layers above, in the same database.
         public var migrations: [Migration] = []
@@ -61,6 +62,7 @@ public final class Kernel: Sendable {
     public let clients: Clients
     public let enrollment: Enrollment
     public let outputs: OutputStore
+    public let files: FileStore
     public let templates: Templates
     public let commands: Commands
     public let jobs: Jobs
@@ -72,6 +74,7 @@ public final class Kernel: Sendable {
     public static let migrations =
         Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations + Templates.migrations
         + Outbox.migrations + Jobs.migrations + Schedules.migrations + Channels.migrations
+        + FileStore.migrations
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
@@ -123,6 +126,13 @@ public final class Kernel: Sendable {
         } catch {
             throw Problem(500, "output-store-unusable", "the output store cannot be opened: \(error)")
         }
+        files = try await FileStore.open(
+            directory: options.directory + "/files", store: store, settings: settings, events: events, options: options.files
+        ) { [security] principal, right in
+            // Files come from any client and go to any: those of others are for whoever has the right on all of them.
+            let scope = security.scope(of: principal, for: right)
+            return scope.allowed.contains(.everything) && scope.denied.isEmpty
+        }
         templates = try await Templates.open(store)
         var parts = Commands.Parts(
             store: store, outputs: outputs, authority: CommandAdmission(clients: clients, security: security),
@@ -164,6 +174,9 @@ public final class Kernel: Sendable {
         jobs.start(on: loop)
         schedules.start(on: loop)
         channels.start(on: loop)
+        files.start(on: loop) { [log] problem in
+            log.error("files.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+        }
         outbox.start(on: loop) { [log] problem in
             log.error("outbox.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
