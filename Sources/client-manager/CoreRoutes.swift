@@ -33,6 +33,7 @@ enum CoreRoutes {
         routes += securityRoutes(kernel.security, identity: kernel.identity)
         routes += commandRoutes(kernel.commands, kernel.clients, scope: scope)
         routes += jobRoutes(kernel.jobs) + scheduleRoutes(kernel.schedules)
+        routes += fileRoutes(kernel.files)
         routes += pluginRoutes(plugins)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)

@@ -39,6 +39,67 @@ import Testing
         }
     }
 
+    @Test(arguments: [true, false]) func aBodyIsSentAsItComes(isKnown: Bool) async throws {
+        try await onLoop { loop in
+            let server = try await HTTPServer.test(loop) { exchange in
+                nonisolated(unsafe) let exchange = exchange
+                loop.spawn {
+                    let body = (try? await exchange.body(maximum: 8 << 20)) ?? []
+                    let framing = exchange.head.headers["transfer-encoding"] ?? "length"
+                    exchange.respond(200, ["x-sum": "\(body.reduce(0) { ($0 &* 31 &+ Int($1)) & 0xFFFF })", "x-framing": framing])
+                }
+            }
+            defer { server.stop() }
+            let bytes = (0..<3_000_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+            let client = HTTPClient(server.url)
+            for _ in 0..<2 {
+                var offset = 0
+                let answer = try await client.request(.put, "/", length: isKnown ? UInt64(bytes.count) : nil, body: { () throws(TransportError) in
+                    defer { offset = min(offset + 70_001, bytes.count) }
+                    return offset < bytes.count ? Array(bytes[offset..<min(offset + 70_001, bytes.count)]) : nil
+                })
+                #expect(answer.head.headers["x-sum"] == "\(bytes.reduce(0) { ($0 &* 31 &+ Int($1)) & 0xFFFF })")
+                #expect(answer.head.headers["x-framing"] == (isKnown ? "length" : "chunked"))
+                #expect(try await answer.body(maximum: 1).isEmpty)
+            }
+            let after = try await client.request(.get, "/")
+            #expect(after.status == 200, "the connection goes on")
+            client.close()
+        }
+    }
+
+    @Test func anEarlyAnswerEndsTheSending() async throws {
+        try await onLoop { loop in
+            let server = try await HTTPServer.test(loop) { $0.respond(413, body: Array("no".utf8)) }
+            defer { server.stop() }
+            var pieces = 0
+            let answer = try await HTTPClient(server.url).request(.put, "/", length: 1 << 40, body: { () async throws(TransportError) in
+                pieces += 1
+                await loop.sleep(milliseconds: 1)
+                return [UInt8](repeating: 1, count: 1_000)
+            })
+            #expect(answer.status == 413 && pieces < 10_000)
+            #expect(try await answer.body(maximum: 10) == Array("no".utf8))
+        }
+    }
+
+    @Test(arguments: [2, 4]) func aBodyOfAnotherLengthIsNotSent(_ count: Int) async throws {
+        try await onLoop { loop in
+            let server = try await HTTPServer.test(loop) { exchange in
+                nonisolated(unsafe) let exchange = exchange
+                loop.spawn { _ = try? await exchange.body(maximum: 100) }
+            }
+            defer { server.stop() }
+            var isDone = false
+            await #expect(throws: TransportError.self) {
+                try await HTTPClient(server.url).request(.put, "/", length: 3, body: { () throws(TransportError) in
+                    defer { isDone = true }
+                    return isDone ? nil : [UInt8](repeating: 1, count: count)
+                })
+            }
+        }
+    }
+
     @Test func errorsTellApart() async throws {
         try await onLoop { loop in
             func code(_ url: ServerURL, headMilliseconds: UInt64 = 1_000) async -> TransportError.Code? {

@@ -7,10 +7,13 @@ import Synchronization
 @testable import Transport
 @testable import Web
 
-/// Bearers are names. "reader" holds `client.read`, "limited" is always over its rate, others hold nothing.
+/// Bearers are names. "nobody" holds nothing, "limited" is always over its rate, all others hold `rights`.
 final class FixtureGate: Gate {
     let records = Mutex<[String]>([])
     let authentications = Atomic<Int>(0)
+    let rights: Set<Right>
+
+    init(_ rights: Set<Right> = ["client.read"]) { self.rights = rights }
 
     func admitStranger(_ address: String) throws(Problem) {}
     func authenticate(authorization: String?, address: String, correlation: String) async throws(Problem) -> Principal {
@@ -25,7 +28,7 @@ final class FixtureGate: Gate {
         guard principal.id != "limited" else { throw Problem(429, "rate-limited", "too many", retryAfter: 1) }
         return RateLimitState(limit: 100, remaining: 99, resetSeconds: 1)
     }
-    func grants(_ principal: Principal, _ right: Right) -> Bool { principal.id != "nobody" && right == "client.read" }
+    func grants(_ principal: Principal, _ right: Right) -> Bool { principal.id != "nobody" && rights.contains(right) }
     private let ended = Mutex<(ids: Set<String>, watchers: [@Sendable () -> Void])>(([], []))
 
     func isLive(_ principal: Principal) -> Bool { ended.withLock { !$0.ids.contains(principal.id) } }
@@ -53,12 +56,15 @@ final class FixtureGate: Gate {
 /// A table behind a server on a free loopback port, on a loop of its own.
 final class WebFixture: Sendable {
     let table: RouteTable
-    let gate = FixtureGate()
+    let gate: FixtureGate
     let loop: EventLoop
     let server: HTTPServer
     let pipeline: Pipeline
 
-    init(_ core: [Route] = [], times: WebSocketTimes = WebSocketTimes()) async throws {
+    init(
+        _ core: [Route] = [], rights: Set<Right> = ["client.read"], times: WebSocketTimes = WebSocketTimes()
+    ) async throws {
+        gate = FixtureGate(rights)
         table = try RouteTable(core: core)
         pipeline = Pipeline(
             table: table, gate: gate, origins: OriginPolicy(hosts: [], origins: []), observe: { _, _, _ in })

@@ -70,6 +70,12 @@ public protocol APITransport {
         _ request: APIRequest, _ receive: (_ piece: [UInt8]) async throws(OperatorError) -> Void
     ) async throws(OperatorError) -> APIResponse
 
+    /// Sends a body that comes piece by piece, at the core's pace; `next` gives `nil` after the last. The core may answer
+    /// before the end. `length`: `nil` for one that is not known.
+    func upload(
+        _ request: APIRequest, length: UInt64?, _ next: () async throws(OperatorError) -> [UInt8]?
+    ) async throws(OperatorError) -> APIResponse
+
     /// Opens a WebSocket; `receive` hears of each message, on the caller's loop.
     func webSocket(
         _ request: APIRequest, _ receive: @escaping (APIMessage) -> Void
@@ -80,6 +86,13 @@ public protocol APITransport {
 }
 
 extension APITransport {
+    /// For ways that carry whole requests alone.
+    public func upload(
+        _ request: APIRequest, length: UInt64?, _ next: () async throws(OperatorError) -> [UInt8]?
+    ) async throws(OperatorError) -> APIResponse {
+        throw OperatorError(.unreachable, "this way to the core carries no streams")
+    }
+
     /// For ways that carry requests alone.
     public func webSocket(
         _ request: APIRequest, _ receive: @escaping (APIMessage) -> Void

@@ -74,6 +74,38 @@ public final class NetworkTransport: APITransport {
         return APIResponse(status: response.status, headers: response.head.headers.all)
     }
 
+    public func upload(
+        _ request: APIRequest, length: UInt64?, _ next: () async throws(OperatorError) -> [UInt8]?
+    ) async throws(OperatorError) -> APIResponse {
+        let client = HTTPClient(url, options: options)
+        streaming = client
+        defer {
+            client.close()
+            streaming = nil
+        }
+        guard let method = HTTPMethod(rawValue: request.method) else { throw .usage("'\(request.method)' is no HTTP method") }
+        var headers = HTTPHeaders()
+        for (name, value) in request.headers { headers.add(name, value) }
+        // What ended the source is not what the connection says afterwards.
+        var fault: OperatorError?
+        do throws(TransportError) {
+            let response = try await client.request(
+                method, request.target, headers: headers, length: length,
+                body: { () async throws(TransportError) -> [UInt8]? in
+                    do throws(OperatorError) { return try await next() } catch {
+                        fault = error
+                        throw TransportError(.closed, error.what)
+                    }
+                }, headMilliseconds: Self.patience)
+            return APIResponse(
+                status: response.status, headers: response.head.headers.all,
+                body: try await response.body(maximum: Self.longestAnswer))
+        } catch {
+            if let fault { throw fault }
+            throw failure(error)
+        }
+    }
+
     private func next(_ response: HTTPClientResponse) async throws(OperatorError) -> [UInt8]? {
         do throws(TransportError) {
             return try await response.nextPiece()

@@ -36,6 +36,13 @@ final class RenewingTransport: APITransport {
         return try await current.stream(request, receive)
     }
 
+    /// A body that has begun cannot be sent again: whoever sends it asks for the state of things first, and that renews.
+    func upload(
+        _ request: APIRequest, length: UInt64?, _ next: () async throws(OperatorError) -> [UInt8]?
+    ) async throws(OperatorError) -> APIResponse {
+        try await current.upload(request, length: length, next)
+    }
+
     func webSocket(
         _ request: APIRequest, _ receive: @escaping (APIMessage) -> Void
     ) async throws(OperatorError) -> any APISocket {

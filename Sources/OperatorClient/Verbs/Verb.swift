@@ -114,10 +114,11 @@ struct VerbFlag: Sendable {
     let member: String
     let isQuery: Bool
 
-    init(_ name: String, _ placeholder: String?, _ kind: Kind, _ summary: String, as member: String?, query: Bool) {
+    init(_ name: String, _ placeholder: String?, _ kind: Kind, _ summary: String, as member: String?, query: Bool, letter: Character? = nil) {
         let isRepeated = kind == .list || kind == .map
         flag =
-            placeholder.map { .option(name, $0, summary, repeated: isRepeated) } ?? .toggle(name, summary)
+            placeholder.map { .option(name, $0, summary, letter: letter, repeated: isRepeated) }
+            ?? .toggle(name, summary, letter: letter)
         self.kind = kind
         self.member = member ?? name.split(separator: "-").joined(separator: "_")
         isQuery = query
@@ -142,7 +143,9 @@ struct VerbFlag: Sendable {
         VerbFlag(name, nil, .toggle, summary, as: member, query: true)
     }
     /// For verbs that are programs.
-    static func own(_ name: String, _ placeholder: String?, _ summary: String, _ kind: Kind = .text) -> VerbFlag {
-        VerbFlag(name, placeholder, kind, summary, as: "", query: false)
+    static func own(
+        _ name: String, _ placeholder: String?, _ summary: String, _ kind: Kind = .text, letter: Character? = nil
+    ) -> VerbFlag {
+        VerbFlag(name, placeholder, kind, summary, as: "", query: false, letter: letter)
     }
 }

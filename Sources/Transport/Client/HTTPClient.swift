@@ -19,9 +19,7 @@ public final class HTTPClient {
         _ method: HTTPMethod, _ target: String, headers: HTTPHeaders = [:], body: [UInt8] = [],
         headMilliseconds: UInt64 = 60_000
     ) async throws(TransportError) -> HTTPClientResponse {
-        guard target.utf8.first == 0x2F, target.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-            throw TransportError(.invalid, "'\(target)' is not a request target: it begins with / and is ASCII")
-        }
+        try check(target)
         let kept = connection
         connection = nil
         if let kept, kept.isReusable {
@@ -35,13 +33,38 @@ public final class HTTPClient {
         } else {
             kept?.close()
         }
+        return try await connect().request(method, target, headers, body, headMilliseconds)
+    }
+
+    /// Sends a request whose body comes piece by piece, at the pace of the server; always over a new connection, because
+    /// what was sent of it cannot be sent again. An answer that comes before the end of the body ends the sending.
+    /// - Parameters:
+    ///   - length: of the body; `nil`: not known, it is sent in chunks.
+    ///   - next: the next piece, `nil` after the last; with a known length exactly so many bytes. What it throws ends the
+    ///     connection and is thrown on.
+    public func request(
+        _ method: HTTPMethod, _ target: String, headers: HTTPHeaders = [:], length: UInt64?,
+        body next: () async throws(TransportError) -> [UInt8]?, headMilliseconds: UInt64 = 60_000
+    ) async throws(TransportError) -> HTTPClientResponse {
+        try check(target)
+        close()
+        return try await connect().request(method, target, headers, length, next, headMilliseconds)
+    }
+
+    private func check(_ target: String) throws(TransportError) {
+        guard target.utf8.first == 0x2F, target.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+            throw TransportError(.invalid, "'\(target)' is not a request target: it begins with / and is ASCII")
+        }
+    }
+
+    private func connect() async throws(TransportError) -> HTTPClientConnection {
         guard let loop = EventLoop.current else {
             throw TransportError(.invalid, "HTTPClient must be used on an event loop")
         }
         let stream = try await Connector.open(url, on: loop, options)
         let fresh = HTTPClientConnection(stream, authority: url.authority, options)
         connection = fresh
-        return try await fresh.request(method, target, headers, body, headMilliseconds)
+        return fresh
     }
 
     /// Ends the connection; an answer under way fails.

@@ -17,6 +17,8 @@ final class HTTPClientConnection: StreamHandler {
     private var pieces: [UInt8] = []
     private var error: TransportError?
     private var current: HTTPClientResponse?
+    /// The request has been sent to its end: another one may follow on the connection.
+    private var isWhole = false
     /// Something of the present answer has arrived.
     private var hasAnswered = false
 
@@ -45,6 +47,64 @@ final class HTTPClientConnection: StreamHandler {
     func request(
         _ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, _ payload: [UInt8], _ milliseconds: UInt64
     ) async throws(TransportError) -> HTTPClientResponse {
+        try begin(method)
+        send(method, target, headers, payload)
+        stream.resume()
+        return try await answer(milliseconds)
+    }
+
+    /// The body comes piece by piece; what waits for the server is bounded by the stream's high mark and one piece.
+    func request(
+        _ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, _ length: UInt64?,
+        _ next: () async throws(TransportError) -> [UInt8]?, _ milliseconds: UInt64
+    ) async throws(TransportError) -> HTTPClientResponse {
+        try begin(method)
+        sendHead(method, target, headers) { request in
+            if let length {
+                request.append(ascii: "content-length: ")
+                request.append(decimal: length)
+                request.append(ascii: "\r\n")
+            } else {
+                request.append(ascii: "transfer-encoding: chunked\r\n")
+            }
+        }
+        stream.resume()
+        var sent: UInt64 = 0
+        do throws(TransportError) {
+            while head == nil, error == nil, let piece = try await next() {
+                guard !piece.isEmpty else { continue }
+                sent += UInt64(piece.count)
+                if let length, sent > length { throw TransportError(.invalid, "the body is longer than its announced \(length) bytes") }
+                await sendPiece(piece, isChunk: length == nil)
+            }
+            if head == nil, error == nil {
+                if let length, sent < length { throw TransportError(.invalid, "the body ended after \(sent) of \(length) bytes") }
+                if length == nil { stream.send(text: HTTPChunk.last) }
+                isWhole = true
+            }
+        } catch {
+            close()
+            throw error
+        }
+        return try await answer(milliseconds)
+    }
+
+    private func sendPiece(_ piece: [UInt8], isChunk: Bool) async {
+        if isChunk {
+            var header: [UInt8] = []
+            HTTPChunk.writeHeader(piece.count, to: &header)
+            stream.send(header.span.bytes)
+        }
+        stream.send(piece.span.bytes)
+        if isChunk { stream.send(text: "\r\n") }
+        while stream.isOverHighMark, head == nil, error == nil {
+            await signal.wait { !stream.isOverHighMark || head != nil || error != nil }
+        }
+    }
+
+    override func drained(_ stream: ByteStream) { signal.wake() }
+
+    private func begin(_ method: HTTPMethod) throws(TransportError) {
         guard state == .idle else {
             throw TransportError(.invalid, "the answer before has not been read to its end")
         }
@@ -53,9 +113,11 @@ final class HTTPClientConnection: StreamHandler {
         head = nil
         current = nil
         hasAnswered = false
+        isWhole = false
         scanner.reset()
-        send(method, target, headers, payload)
-        stream.resume()
+    }
+
+    private func answer(_ milliseconds: UInt64) async throws(TransportError) -> HTTPClientResponse {
         let timer = milliseconds > 0 ? watch(milliseconds, "no answer within \(milliseconds) ms") : nil
         while head == nil, error == nil { await signal.wait { head != nil || error != nil } }
         if let timer { stream.loop.cancel(timer) }
@@ -65,7 +127,16 @@ final class HTTPClientConnection: StreamHandler {
         return response
     }
 
-    private func send(_ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, _ payload: [UInt8]) {
+    private func sendHead(
+        _ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, framing: (inout [UInt8]) -> Void
+    ) {
+        let request = requestHead(method, target, headers, framing)
+        stream.send(request.span.bytes)
+    }
+
+    private func requestHead(
+        _ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, _ framing: (inout [UInt8]) -> Void
+    ) -> [UInt8] {
         var request: [UInt8] = []
         request.append(ascii: method.rawValue)
         request.append(HTTPBytes.space)
@@ -75,12 +146,19 @@ final class HTTPClientConnection: StreamHandler {
         request.append(ascii: "\r\n")
         options.headers.write(to: &request)
         headers.write(to: &request)
-        if !payload.isEmpty || method == .post || method == .put || method == .patch {
+        framing(&request)
+        request.append(ascii: "\r\n")
+        return request
+    }
+
+    private func send(_ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, _ payload: [UInt8]) {
+        var request = requestHead(method, target, headers) { request in
+            guard !payload.isEmpty || method == .post || method == .put || method == .patch else { return }
             request.append(ascii: "content-length: ")
             request.append(decimal: UInt64(payload.count))
             request.append(ascii: "\r\n")
         }
-        request.append(ascii: "\r\n")
+        isWhole = true
         if payload.count <= 16 << 10 {
             request += payload
             stream.send(request.span.bytes)
@@ -177,7 +255,7 @@ final class HTTPClientConnection: StreamHandler {
     }
 
     private func endBody() {
-        state = head?.keepsAlive == true ? .idle : .ended
+        state = head?.keepsAlive == true && isWhole ? .idle : .ended
         if state == .ended { stream.close(.closed) }
     }
 

@@ -43,11 +43,12 @@ public final class RequestBody: Sendable {
                 defer { state.bytes = [] }
                 return (state.bytes, state.fault, state.isComplete)
             }
-            if let fault { throw fault }
+            // What came before its sender left is the handler's.
             if !piece.isEmpty {
                 source?.assumeOnLoop { $0.resumeBody() }
                 return piece
             }
+            if let fault { throw fault }
             if isComplete { return nil }
             await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
                 let isReady = state.withLock { state in

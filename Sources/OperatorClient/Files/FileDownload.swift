@@ -1,0 +1,125 @@
+import Crypto
+import Glibc
+import JSON
+import System
+
+/// Fetches a stored file to a local path: written beside it, compared by hash, synced, renamed over it when whole. What an
+/// earlier run left is gone on with.
+final class FileDownload {
+    private let session: Session
+    private let core: Core
+    private let progress: ProgressLine
+    private var isInterrupted = false
+    private static let attempts = 8
+
+    init(_ session: Session, core: Core, progress: ProgressLine) {
+        self.session = session
+        self.core = core
+        self.progress = progress
+    }
+
+    /// - Parameters:
+    ///   - file: as the core shows it.
+    ///   - resumes: what lies beside `path` from an earlier run is gone on with instead of being dropped.
+    func fetch(_ file: JSONValue, to path: String, mode: mode_t = 0o644, resumes: Bool) async throws(OperatorError) {
+        guard let id = file["id"]?.string, let size = file["size"]?.integer, let wanted = file["sha256"]?.string else {
+            throw .usage("the file is not whole yet")
+        }
+        let part = Self.part(of: path, id)
+        session.interrupts.handler = { [self] in
+            isInterrupted = true
+            core.transport.interrupt()
+        }
+        defer { session.interrupts.handler = nil }
+        let output = try LocalPart(part, keeping: resumes)
+        try await fetch(id, UInt64(size), tag: wanted, into: output)
+        guard output.digest == wanted else {
+            output.remove()
+            throw OperatorError(.remoteFailure, "the core sent bytes with another SHA-256 than \(wanted): nothing was written to \(path)")
+        }
+        try output.place(at: path, mode: mode)
+    }
+
+    /// `.NAME.ID.part` beside the target: the same for the same file, so that a later run finds it.
+    static func part(of path: String, _ id: String) -> String {
+        let directory = Files.parent(of: path) ?? "."
+        let name = path.split(separator: "/").last.map(String.init) ?? "file"
+        return "\(directory == "/" ? "" : directory)/.\(name.suffix(200)).\(id).part"
+    }
+
+    private func fetch(_ id: String, _ size: UInt64, tag: String, into output: LocalPart) async throws(OperatorError) {
+        var failures = 0
+        while output.offset < size {
+            let start = output.offset
+            var request = APIRequest("GET", "/api/v1/files/\(APIRequest.encoded(id))/content")
+            request.headers = [(name: "accept", value: "*/*")]
+            if start > 0 { request.headers += [(name: "range", value: "bytes=\(start)-"), (name: "if-range", value: "\"\(tag)\"")] }
+            do throws(OperatorError) {
+                let response = try await core.transport.stream(request) { piece throws(OperatorError) in
+                    try output.append(piece)
+                    progress.moved(to: output.offset, total: size)
+                }
+                guard response.status == (start > 0 ? 206 : 200) || [429, 503].contains(response.status) else {
+                    throw core.failure(response, of: request)
+                }
+            } catch {
+                guard error.status == .unreachable, !isInterrupted else {
+                    throw isInterrupted ? OperatorError(.remoteFailure, "interrupted", advice: "The same command with --resume goes on.") : error
+                }
+                if output.offset == start { failures += 1 } else { failures = 0 }
+                guard failures < Self.attempts else { throw error }
+            }
+            if output.offset < size { await session.pause(UInt64(100) << UInt64(min(failures, 5))) }
+        }
+    }
+}
+
+/// The local file that grows.
+final class LocalPart {
+    private let path: String
+    private let file: Descriptor
+    private var hash = SHA256()
+    private(set) var offset: UInt64 = 0
+    var digest: String { hash.digest.hex }
+
+    init(_ path: String, keeping: Bool) throws(OperatorError) {
+        self.path = path
+        do throws(SystemError) {
+            file = try Descriptor.open(path, O_RDWR | O_CREAT | O_NOFOLLOW | (keeping ? 0 : O_TRUNC))
+            let size = try file.status(subject: path).size
+            while offset < size {
+                let count = Int(min(size - offset, UInt64(uploadPiece)))
+                guard let piece = try? readPiece(file, at: offset, count: count, path) else { throw SystemError("read", path, code: EIO) }
+                hash.update(piece.span.bytes)
+                offset += UInt64(count)
+            }
+        } catch {
+            throw .usage("\(path) cannot be written: \(error.reason)")
+        }
+    }
+
+    func append(_ bytes: [UInt8]) throws(OperatorError) {
+        do throws(SystemError) {
+            try file.write(bytes.span.bytes, at: offset, subject: path)
+        } catch {
+            // What does not fit must not keep the disk full.
+            if error.isOutOfSpace { remove() }
+            throw OperatorError(.remoteFailure, "\(path) cannot be written: \(error.reason)")
+        }
+        hash.update(bytes.span.bytes)
+        offset += UInt64(bytes.count)
+    }
+
+    func remove() { try? Files.remove(path) }
+
+    func place(at target: String, mode: mode_t) throws(OperatorError) {
+        do throws(SystemError) {
+            if fchmod(file.number, mode) != 0 { throw SystemError.last("fchmod", path) }
+            try file.sync(subject: path)
+            try Files.rename(path, to: target)
+            try Files.syncDirectory(Files.parent(of: target) ?? ".")
+        } catch {
+            throw OperatorError(.remoteFailure, "\(target) cannot be put in its place: \(error.reason)")
+        }
+    }
+}
