@@ -82,6 +82,7 @@ pub const CM_CAPABILITY_COMMANDS: &str = "commands";
 pub const CM_CAPABILITY_CHANNELS: &str = "channels";
 pub const CM_CAPABILITY_SECRETS: &str = "secrets";
 pub const CM_CAPABILITY_AUDIT_READ: &str = "audit.read";
+pub const CM_CAPABILITY_FILES: &str = "files";
 
 // the host
 
@@ -392,6 +393,29 @@ pub struct cm_store {
     pub blob_remove: Option<unsafe extern "C" fn(*mut cm_host_context, cm_text, *mut cm_error) -> i32>,
 }
 
+// cm.files/1 (files): the managed store
+
+pub const CM_INTERFACE_FILES: &str = "cm.files/1";
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_files {
+    pub head: cm_head,
+    pub create: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut u64, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub resume: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut u64, *mut u64, *mut cm_error) -> i32>,
+    pub append: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_bytes, *mut cm_error) -> i32>,
+    pub sync: Option<unsafe extern "C" fn(*mut cm_host_context, u64, *mut u64, *mut cm_error) -> i32>,
+    pub seal: Option<unsafe extern "C" fn(*mut cm_host_context, u64, *const u8, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub release: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
+    pub discard: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
+    pub get: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub list: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, u32, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub open: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut u64, *mut u64, *mut cm_error) -> i32>,
+    pub read: Option<unsafe extern "C" fn(*mut cm_host_context, u64, u64, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub close: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
+    pub remove: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
+}
+
 // cm.crypto/1 (sealing: secrets)
 
 pub const CM_INTERFACE_CRYPTO: &str = "cm.crypto/1";
@@ -497,6 +521,7 @@ const _: () = assert!(std::mem::size_of::<cm_audit_callbacks>() == 24);
 const _: () = assert!(std::mem::size_of::<cm_audit>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_metrics>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_executor>() == 56);
+const _: () = assert!(std::mem::size_of::<cm_files>() == 112);
 
 // helpers
 

@@ -74,6 +74,9 @@ final class PlayedHost: @unchecked Sendable {
         var failed: String?
         var values: [String: [UInt8]] = [:]
         var transactions: Set<UInt64> = []
+        /// By id.
+        var files: [String: PlayedFile] = [:]
+        var fileReaders: [UInt64: [UInt8]] = [:]
         var queue: [Work] = []
         var workers = 0
     }

@@ -78,6 +78,12 @@ final class PlayedTables: Sendable {
                 blob_sync: storeBlobSync, blob_read: storeBlobRead, blob_size: storeBlobSize,
                 blob_remove: storeBlobRemove))
         add(
+            CM_INTERFACE_FILES, [CM_CAPABILITY_FILES],
+            cm_files(
+                head: cm_head(), create: filesCreate, resume: filesResume, append: filesAppend, sync: filesSync,
+                seal: filesSeal, release: filesRelease, discard: filesDiscard, get: filesGet, list: filesList,
+                open: filesOpen, read: filesRead, close: filesClose, remove: filesRemove))
+        add(
             CM_INTERFACE_CRYPTO, nil,
             cm_crypto(
                 head: cm_head(), random: cryptoRandom, sha256: cryptoSHA256, hmac_sha256: cryptoHMAC, seal: cryptoSeal,

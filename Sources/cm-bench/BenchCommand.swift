@@ -6,6 +6,8 @@ enum BenchCommand {
     static let usage = """
         usage: cm-bench ws-echo --listen ADDRESS:PORT [--tls] [--loops N]   an echo server made of Transport
                cm-bench floor echo|relay|terminal [--port P]               the bare C servers to measure against
+               cm-bench floor file --to PATH [--port P]                    a bare C receiver of files over TLS
+               cm-bench run file --from PATH --port P                      sends a file to it: bytes and seconds as JSON
                cm-bench run echo|relay|all [--seconds S] [--rounds N]      figures beside their floors
                cm-bench run commands [--agents N] [--callers N] [--tls] [--seconds S] [--rounds N] [--data-dir D]
 
@@ -26,7 +28,7 @@ enum BenchCommand {
     }
 
     private static func floor(_ arguments: [String]) throws(BenchError) {
-        let options = try Options(arguments.dropFirst(), known: ["port"], switches: [])
+        let options = try Options(arguments.dropFirst(), known: arguments.first == "file" ? ["port", "to"] : ["port"], switches: [])
         var port = UInt16(clamping: try options.number("port", 0))
         let listener = cm_floor_listen(&port)
         guard listener >= 0 else { throw BenchError(status: 4, "cannot listen: errno \(-listener)\n") }
@@ -40,11 +42,26 @@ enum BenchCommand {
         case "terminal":
             announce("127.0.0.1:\(port)", isSecure: false)
             cm_floor_terminal(listener)
+        case "file":
+            guard let path = options["to"] else { throw BenchError(status: 2, usage) }
+            announce("127.0.0.1:\(port)", isSecure: true)
+            cm_floor_file(listener, path)
         default: throw BenchError(status: 2, usage)
         }
     }
 
+    private static func sendFile(_ arguments: [String]) throws(BenchError) {
+        let options = try Options(arguments.dropFirst(), known: ["port", "from"], switches: [])
+        guard let path = options["from"] else { throw BenchError(status: 2, usage) }
+        var result = cm_load_result()
+        guard cm_load_file(UInt16(clamping: try options.number("port", 0)), path, &result) == 0 else {
+            throw BenchError(status: 1, "the file could not be sent: \(path)\n")
+        }
+        say("{\"bytes\":\(result.count),\"seconds\":\(Double(result.nanoseconds) / 1e9)}")
+    }
+
     private static func measure(_ arguments: [String]) throws(BenchError) {
+        if arguments.first == "file" { return try sendFile(arguments) }
         let isCommands = arguments.first == "commands"
         let options = try Options(
             arguments.dropFirst(), known: ["seconds", "rounds"] + (isCommands ? ["agents", "callers", "data-dir"] : []),

@@ -17,5 +17,11 @@ extension CoreForms {
             var writer = JSONWriter(reserving: 512)
             writer.object { writer in CommandWriting.summary(summary, &writer) }
             return writer.finish()
-        })
+        },
+        newFile: { (body) throws(Problem) in
+            guard let json = try? JSONValue(parsing: body) else { throw .invalid("what describes the file is not JSON") }
+            try FileReading.schema.check(json)
+            return FileReading.newFile(json)
+        },
+        file: { FileWriting.json($0).serialized() })
 }

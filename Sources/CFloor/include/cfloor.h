@@ -27,6 +27,13 @@ void cm_floor_relay(int listener);
 /// Runs until the process ends.
 void cm_floor_terminal(int listener);
 
+/// Receives files over TLS, one connection after the other, and puts each at `path`: written beside it, synced, renamed. Runs
+/// until the process ends.
+void cm_floor_file(int listener, const char *path);
+
+/// Sends the file to a `cm_floor_file` and waits until it is durable there. The count is that of its bytes; -1 when it failed.
+int cm_load_file(uint16_t port, const char *path, struct cm_load_result *result);
+
 /// Echo load: `connections` WebSockets with `depth` messages of `payload` (at most 125) bytes in flight each. 0, or -1
 /// when an answer was wrong or the server failed.
 int cm_load_echo(

@@ -70,7 +70,7 @@ extern "C" {
 
 #define CM_ABI_MAJOR 1u
 /* Counts what was appended since ABI 1.0; information only: compatibility is decided field by field. */
-#define CM_ABI_MINOR 0u
+#define CM_ABI_MINOR 1u
 
 /* ---- the identity note ------------------------------------------------------------------------------------------ *
  * Text in the ELF section "cm_plugin", read without running any code: the line "client-manager-plugin 1" (the ABI's major
@@ -181,6 +181,7 @@ typedef struct cm_head {
 #define CM_CAPABILITY_CHANNELS    "channels"
 #define CM_CAPABILITY_SECRETS     "secrets"      /* sealing under the core's master key */
 #define CM_CAPABILITY_AUDIT_READ  "audit.read"
+#define CM_CAPABILITY_FILES       "files"        /* the managed store of files */
 /* log, configuration, services, metrics, crypto (hashes, random) and executor need none. */
 
 /* ---- the host --------------------------------------------------------------------------------------------------- *
@@ -437,8 +438,8 @@ typedef struct cm_http {
  * Where a function has `actor`, it is in whose name the core acts: a live request, WebSocket or job attempt stands for its
  * principal, whose rights are checked; CM_NO_HANDLE is the plugin itself, "plugin:ID" in the audit trail, which may do what
  * its capabilities allow: with "clients.read" see all clients, with "clients.write" set labels, with "commands" run what the
- * command policy allows to administrators or to the user "plugin:ID", with "jobs" work with jobs of its own kinds. A handle
- * that stands for nobody any more is CM_E_GONE. */
+ * command policy allows to administrators or to the user "plugin:ID", with "files" use all files of the store, with "jobs"
+ * work with jobs of its own kinds. A handle that stands for nobody any more is CM_E_GONE. */
 
 /* ---- cm.clients/1 (clients.read; labels: clients.write) ---------------------------------------------------------- */
 
@@ -679,6 +680,59 @@ typedef struct cm_store {
   cm_status (*CM_NULLABLE blob_remove)(cm_host_context *CM_NONNULL host, cm_text name, cm_error *CM_NULLABLE error);
 } cm_store;
 
+/* ---- cm.files/1 (files): the managed store ------------------------------------------------------------------------ *
+ * A stored file is a whole that never changes, opened by its id; while it is written it belongs to one writer. What is made
+ * for an actor is his: others see it only with the right on all clients. Nothing here opens a path of the core's machine. */
+
+#define CM_INTERFACE_FILES "cm.files/1"
+
+typedef struct cm_files {
+  cm_head head;
+  /* [wait] Begins a file. `options` is JSON as the body of POST /api/v1/files: "name", and perhaps "size" (space is reserved, and
+   * exactly so many bytes must come), "form" ("file", or "tree" for a POSIX pax archive), "keep_s". `id` gets its id, 26 bytes;
+   * where they do not fit nothing is done. At most 64 writers; a writer that the plugin forgets is let go of when it stops. */
+  cm_status (*CM_NULLABLE create)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text options,
+                                  cm_handle *CM_NONNULL writer, cm_buffer *CM_NONNULL id, cm_error *CM_NULLABLE error);
+  /* [wait] Goes on with an unfinished file; `offset` gets where: what is durable of it. Another writer of it loses it. */
+  cm_status (*CM_NULLABLE resume)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_handle *CM_NONNULL writer,
+                                  uint64_t *CM_NONNULL offset, cm_error *CM_NULLABLE error);
+  /* [wait] Up to 8 MiB, in the order of the calls; the disk is the pace. Where the disk or the store is full the file is gone,
+   * its space given back and the writer dead: CM_E_UNAVAILABLE, `http_status` 507. */
+  cm_status (*CM_NULLABLE append)(cm_host_context *CM_NONNULL host, cm_handle writer, cm_bytes bytes,
+                                  cm_error *CM_NULLABLE error);
+  /* [wait] Makes durable what was appended; `offset` gets how much that is. It also happens by itself, every 64 MiB. */
+  cm_status (*CM_NULLABLE sync)(cm_host_context *CM_NONNULL host, cm_handle writer, uint64_t *CM_NONNULL offset,
+                                cm_error *CM_NULLABLE error);
+  /* [wait] Makes it whole and durable; the writer is dead afterwards, unless bytes are missing (code "file-incomplete").
+   * `sha256` is 32 bytes or NULL: what the bytes must have, else the file is discarded. `json` gets the file as GET
+   * /api/v1/files/{id} shows it; where it does not fit the file is whole all the same. */
+  cm_status (*CM_NULLABLE seal)(cm_host_context *CM_NONNULL host, cm_handle writer, const uint8_t *CM_NULLABLE sha256,
+                                cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
+  /* [wait] Makes durable what was appended and lets go of the file: somebody can `resume` it within a day. The writer is dead. */
+  cm_status (*CM_NULLABLE release)(cm_host_context *CM_NONNULL host, cm_handle writer);
+  /* [wait] Removes the unfinished file; its space is free. The writer is dead. */
+  cm_status (*CM_NULLABLE discard)(cm_host_context *CM_NONNULL host, cm_handle writer);
+
+  /* [wait] One file as GET /api/v1/files/{id} shows it. */
+  cm_status (*CM_NULLABLE get)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_buffer *CM_NONNULL json,
+                               cm_error *CM_NULLABLE error);
+  /* [wait] The files that the actor may see, newest first, JSON {"items": […], "next": "…"|null}; `after` is a `next` or empty;
+   * at most `limit` (1 to 1,000). */
+  cm_status (*CM_NULLABLE list)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text after, uint32_t limit,
+                                cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
+  /* [wait] Opens a whole file for reading; audited. At most 64 readers; a file that is removed stays readable. */
+  cm_status (*CM_NULLABLE open)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_handle *CM_NONNULL reader,
+                                uint64_t *CM_NONNULL size, cm_error *CM_NULLABLE error);
+  /* [wait] As much as fits from `offset`, at most 1 MiB; `buffer.size` is what was read, 0 at the end. Several threads may read
+   * with one reader at once. */
+  cm_status (*CM_NULLABLE read)(cm_host_context *CM_NONNULL host, cm_handle reader, uint64_t offset,
+                                cm_buffer *CM_NONNULL buffer, cm_error *CM_NULLABLE error);
+  /* [any] */
+  cm_status (*CM_NULLABLE close)(cm_host_context *CM_NONNULL host, cm_handle reader);
+  /* [wait] Removes a file. CM_E_EXISTS: a transfer needs it. */
+  cm_status (*CM_NULLABLE remove)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_error *CM_NULLABLE error);
+} cm_files;
+
 /* ---- cm.crypto/1 (sealing: secrets) ------------------------------------------------------------------------------ */
 
 #define CM_INTERFACE_CRYPTO "cm.crypto/1"
@@ -797,6 +851,7 @@ CM_STATIC_ASSERT(sizeof(cm_event_callbacks) == 32 && sizeof(cm_events) == 32, "l
 CM_STATIC_ASSERT(sizeof(cm_store) == 112 && sizeof(cm_crypto) == 48, "layout");
 CM_STATIC_ASSERT(sizeof(cm_audit_callbacks) == 24 && sizeof(cm_audit) == 32 && sizeof(cm_metrics) == 32, "layout");
 CM_STATIC_ASSERT(sizeof(cm_executor) == 56, "layout");
+CM_STATIC_ASSERT(sizeof(cm_files) == 112, "layout");
 
 #ifdef __cplusplus
 }

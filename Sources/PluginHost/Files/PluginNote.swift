@@ -148,7 +148,7 @@ public enum Capability: String, Sendable, CaseIterable {
     case auditWrite = "audit.write"
     case inline
     case clientsWrite = "clients.write"
-    case commands, channels, secrets
+    case commands, channels, secrets, files
     case auditRead = "audit.read"
 
     /// Granted to whoever is let in, unless `plugins.default_grants` says otherwise.

@@ -12,14 +12,22 @@ public struct CoreForms: Sendable {
     /// What a command has come to, as GET /api/v1/commands/{id} shows it, without the request.
     var command: @Sendable (CommandSummary) -> [UInt8]
 
+    /// The body of POST /api/v1/files.
+    var newFile: @Sendable ([UInt8]) throws(Problem) -> NewFile
+    /// A file as GET /api/v1/files/{id} shows it.
+    var file: @Sendable (StoredFile) -> [UInt8]
+
     public init(
         client: @escaping @Sendable (ClientDetail) -> [UInt8],
         commandRequest: @escaping @Sendable ([UInt8]) throws(Problem) -> CommandRequest,
-        target: @escaping @Sendable (TargetView) -> [UInt8], command: @escaping @Sendable (CommandSummary) -> [UInt8]
+        target: @escaping @Sendable (TargetView) -> [UInt8], command: @escaping @Sendable (CommandSummary) -> [UInt8],
+        newFile: @escaping @Sendable ([UInt8]) throws(Problem) -> NewFile, file: @escaping @Sendable (StoredFile) -> [UInt8]
     ) {
         self.client = client
         self.commandRequest = commandRequest
         self.target = target
         self.command = command
+        self.newFile = newFile
+        self.file = file
     }
 }

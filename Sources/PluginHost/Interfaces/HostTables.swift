@@ -32,6 +32,7 @@ enum HostInterfaces {
         Offer(CM_INTERFACE_JOBS, .jobs, jobsTable),
         Offer(CM_INTERFACE_COMMANDS, .commands, commandsTable),
         Offer(CM_INTERFACE_CHANNELS, .channels, channelsTable),
+        Offer(CM_INTERFACE_FILES, .files, filesTable),
     ]
 }
 

@@ -83,6 +83,7 @@ final class Kit: Plugin {
 
     func start() throws(PluginError) {
         try memory()
+        try files()
         try fleet()
         let crypto = try host.crypto()
         try expect(try crypto.random(16).count == 16, "random bytes")
@@ -137,6 +138,28 @@ final class Kit: Plugin {
         try store.removeBlob("log")
         try expect(try store.size("log") == nil, "no blob")
         (try store.begin()).discard()
+    }
+
+    private func files() throws(PluginError) {
+        let files = try host.files()
+        let writer = try files.create(["name": "a.bin"])
+        try writer.append([1, 2, 3])
+        try writer.append([4].span.bytes)
+        try expect(try writer.sync() == 4, "what is durable")
+        writer.release()
+        let again = try files.resume(writer.id)
+        try expect(again.offset == 4, "where a file goes on")
+        try expect(try again.seal()["size"]?.integer == 4, "a whole file")
+        try expect(try files.get(writer.id)["name"]?.string == "a.bin", "its name")
+        try expect(try files.list()["items"]?.array?.isEmpty == false, "a list of files")
+        let reader = try files.open(writer.id)
+        try expect(reader.size == 4, "its size")
+        try expect(try reader.read(from: 1, limit: 2) == [2, 3], "a range of a file")
+        try expect(try reader.read(from: 4).isEmpty, "its end")
+        reader.close()
+        try files.remove(writer.id)
+        try refused(.notFound) { () throws(PluginError) in _ = try files.open(writer.id) }
+        try files.create(["name": "b"]).discard()
     }
 
     private func fleet() throws(PluginError) {
