@@ -83,6 +83,7 @@ pub const CM_CAPABILITY_CHANNELS: &str = "channels";
 pub const CM_CAPABILITY_SECRETS: &str = "secrets";
 pub const CM_CAPABILITY_AUDIT_READ: &str = "audit.read";
 pub const CM_CAPABILITY_FILES: &str = "files";
+pub const CM_CAPABILITY_ENROLLMENT: &str = "enrollment";
 
 // the host
 
@@ -416,6 +417,21 @@ pub struct cm_files {
     pub remove: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
 }
 
+// cm.enrollment/1 (enrollment): what it takes to bring an agent to a machine
+
+pub const CM_INTERFACE_ENROLLMENT: &str = "cm.enrollment/1";
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_enrollment {
+    pub head: cm_head,
+    pub core: Option<unsafe extern "C" fn(*mut cm_host_context, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub token_create: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub token_revoke: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
+    pub agent: Option<unsafe extern "C" fn(*mut cm_host_context, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub agent_read: Option<unsafe extern "C" fn(*mut cm_host_context, cm_text, u64, *mut cm_buffer, *mut cm_error) -> i32>,
+}
+
 // cm.crypto/1 (sealing: secrets)
 
 pub const CM_INTERFACE_CRYPTO: &str = "cm.crypto/1";
@@ -522,6 +538,7 @@ const _: () = assert!(std::mem::size_of::<cm_audit>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_metrics>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_executor>() == 56);
 const _: () = assert!(std::mem::size_of::<cm_files>() == 112);
+const _: () = assert!(std::mem::size_of::<cm_enrollment>() == 48);
 
 // helpers
 

@@ -62,6 +62,11 @@ final class PlayedTables: Sendable {
                 head: cm_head(), open: channelsOpen, attach: channelsAttach, list: channelsList, write: channelsWrite,
                 grant: channelsGrant, resize: channelsResize, close: channelsClose, detach: channelsDetach))
         add(
+            CM_INTERFACE_ENROLLMENT, [CM_CAPABILITY_ENROLLMENT],
+            cm_enrollment(
+                head: cm_head(), core: enrollmentCore, token_create: enrollmentTokenCreate,
+                token_revoke: enrollmentTokenRevoke, agent: enrollmentAgent, agent_read: enrollmentAgentRead))
+        add(
             CM_INTERFACE_JOBS, [CM_CAPABILITY_JOBS],
             cm_jobs(
                 head: cm_head(), kind_add: jobsKindAdd, kind_remove: jobsKindRemove, submit: jobsSubmit, cancel: jobsCancel,

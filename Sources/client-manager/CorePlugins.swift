@@ -48,10 +48,18 @@ enum CorePlugins {
     static let storeBytes = ConfigurationKey.integer(
         "plugins.store_bytes", default: 1 << 30, in: 0...1 << 50, "Bytes that one plugin may keep: keys, values and blobs together.")
 
+    static let agentsURL = ConfigurationKey.text(
+        "agents.url", default: "",
+        "Where agents find this core, for plugins that install agents; empty: each installation has to say it.",
+        allowed: "URL[*WEIGHT][,…] as for cm-agent run --server")
+    static let agentsProgram = ConfigurationKey.text(
+        "agents.program", default: "", "The agent's program that plugins install; empty: cm-agent beside the core's own.",
+        allowed: "a path")
+
     static let declarations = [
         directory.declaration, copies.declaration, libraries.declaration, grants.declaration, trustedKeys.declaration,
         flags.declaration, settings.declaration, crashLimit.declaration, callLimit.declaration,
-        storeBytes.declaration,
+        storeBytes.declaration, agentsURL.declaration, agentsProgram.declaration,
     ]
 
     static func options(_ configuration: Configuration, data: String, isSafe: Bool) -> PluginOptions {
@@ -69,6 +77,8 @@ enum CorePlugins {
         options.crashLimit = configuration[crashLimit]
         options.callMilliseconds = configuration[callLimit] * 1_000
         options.storeBytes = UInt64(clamping: configuration[storeBytes])
+        options.agentsURL = given(agentsURL)
+        if let path = given(agentsProgram) { options.agentFile = path }
         let catalogue = catalogue(root + "/share/plugin-catalogue.json")
         options.catalogue = CatalogueEntry.read(catalogue)
         options.flags = environmentFlags(catalogue)

@@ -182,6 +182,7 @@ typedef struct cm_head {
 #define CM_CAPABILITY_SECRETS     "secrets"      /* sealing under the core's master key */
 #define CM_CAPABILITY_AUDIT_READ  "audit.read"
 #define CM_CAPABILITY_FILES       "files"        /* the managed store of files */
+#define CM_CAPABILITY_ENROLLMENT  "enrollment"   /* tokens that let machines in, and the agent's file */
 /* log, configuration, services, metrics, crypto (hashes, random) and executor need none. */
 
 /* ---- the host --------------------------------------------------------------------------------------------------- *
@@ -733,6 +734,33 @@ typedef struct cm_files {
   cm_status (*CM_NULLABLE remove)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_error *CM_NULLABLE error);
 } cm_files;
 
+/* ---- cm.enrollment/1 (enrollment): what it takes to bring an agent to a machine ---------------------------------- */
+
+#define CM_INTERFACE_ENROLLMENT "cm.enrollment/1"
+
+typedef struct cm_enrollment {
+  cm_head head;
+  /* [any] Where agents find this core: JSON {"url", "fingerprint"}. `url` is what `agents.url` of the core's configuration says,
+   * null where it says nothing; `fingerprint` is what an agent is given as its pin. */
+  cm_status (*CM_NULLABLE core)(cm_host_context *CM_NONNULL host, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
+  /* [wait] Makes a token; audited, in the actor's name and with his right to do so. `request` is JSON: "ttl_s" (3,600 without
+   * it), "uses" (1 without it), "description", "labels". `json` gets {"id", "token", "expires_ms"}, at most 1 KiB; where there
+   * is less room nothing is made. Keep the token in memory for as long as it takes, and nowhere else. */
+  cm_status (*CM_NULLABLE token_create)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text request,
+                                        cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
+  /* [wait] Ends a token by its id; clients that it let in stay. May be repeated. In its own name a plugin ends its own. */
+  cm_status (*CM_NULLABLE token_revoke)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id,
+                                        cm_error *CM_NULLABLE error);
+  /* [wait] The agent's program that this core hands out, JSON {"version", "bytes", "sha256", "machine", "glibc", "libraries"}:
+   * `machine` as in `uname -m`, `glibc` the oldest version that it runs with, `libraries` what it needs besides.
+   * CM_E_NOT_FOUND: there is none; the error says where it was looked for. */
+  cm_status (*CM_NULLABLE agent)(cm_host_context *CM_NONNULL host, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
+  /* [wait] As much of it as fits from `offset`; `bytes.size` is what was read, 0 at the end. `sha256` is the one of `agent`:
+   * CM_E_GONE, where the file has become another since. */
+  cm_status (*CM_NULLABLE agent_read)(cm_host_context *CM_NONNULL host, cm_text sha256, uint64_t offset,
+                                      cm_buffer *CM_NONNULL bytes, cm_error *CM_NULLABLE error);
+} cm_enrollment;
+
 /* ---- cm.crypto/1 (sealing: secrets) ------------------------------------------------------------------------------ */
 
 #define CM_INTERFACE_CRYPTO "cm.crypto/1"
@@ -852,6 +880,7 @@ CM_STATIC_ASSERT(sizeof(cm_store) == 112 && sizeof(cm_crypto) == 48, "layout");
 CM_STATIC_ASSERT(sizeof(cm_audit_callbacks) == 24 && sizeof(cm_audit) == 32 && sizeof(cm_metrics) == 32, "layout");
 CM_STATIC_ASSERT(sizeof(cm_executor) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_files) == 112, "layout");
+CM_STATIC_ASSERT(sizeof(cm_enrollment) == 48, "layout");
 
 #ifdef __cplusplus
 }

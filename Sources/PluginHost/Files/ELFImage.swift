@@ -12,6 +12,8 @@ public struct ELFImage: Sendable {
     public let exported: [String]
     /// What it expects from others.
     public let undefined: [String]
+    /// The oldest glibc that has all versions of symbols that it asks for (`GLIBC_2.34` is "2.34"); `nil`: it asks for none.
+    public let glibc: String?
 
     /// - Throws: `plugin-not-elf`, `plugin-truncated`.
     public init(_ bytes: [UInt8]) throws(PluginRefusal) {
@@ -50,15 +52,44 @@ public struct ELFImage: Sendable {
                 }
             }
         }
+        glibc = try sections.first { $0.type == 0x6FFF_FFFE }.flatMap { (section) throws(PluginRefusal) in
+            try Self.newestGlibc(section, sections, file)
+        }
         self.needed = needed
         self.exported = exported
         self.undefined = undefined
     }
 
+    /// Of the version needs (`.gnu.version_r`): a list of files, each with a list of versions.
+    private static func newestGlibc(
+        _ section: Section, _ sections: [Section], _ file: FileBytes
+    ) throws(PluginRefusal) -> String? {
+        guard let strings = sections[checked: section.link] else { return nil }
+        var newest: (Int, Int)?
+        var need = section.offset
+        for _ in 0..<1_024 {
+            var version = need + Int(try file.u32(need + 8))
+            for _ in 0..<(try file.u16(need + 2)) {
+                let name = try strings.text(file, UInt64(try file.u32(version + 8)))
+                let numbers = name.hasPrefix("GLIBC_") ? name.dropFirst(6).split(separator: ".").map { Int($0) } : []
+                if numbers.count >= 2, let major = numbers[0], let minor = numbers[1], newest.map({ $0 < (major, minor) }) ?? true {
+                    newest = (major, minor)
+                }
+                version += Int(try file.u32(version + 12))
+            }
+            let next = Int(try file.u32(need + 12))
+            if next == 0 { break }
+            need += next
+        }
+        return newest.map { "\($0.0).\($0.1)" }
+    }
+
     #if arch(x86_64)
     private static let machine: UInt16 = 62
+    static let machineName = "x86_64"
     #elseif arch(arm64)
     private static let machine: UInt16 = 183
+    static let machineName = "aarch64"
     #endif
 }
 

@@ -150,6 +150,7 @@ public enum Capability: String, Sendable, CaseIterable {
     case clientsWrite = "clients.write"
     case commands, channels, secrets, files
     case auditRead = "audit.read"
+    case enrollment
 
     /// Granted to whoever is let in, unless `plugins.default_grants` says otherwise.
     public static let defaults: [Capability] = [.http, .events, .jobs, .store, .clientsRead, .auditWrite]

@@ -59,6 +59,7 @@ extension Capability {
         case .commands: ["command.run", "command.shell", "command.read", "command.cancel", "output.read", "template.read", "template.run"]
         case .channels: ["terminal.open", "terminal.read"]
         case .files: ["file.read", "file.write"]
+        case .enrollment: ["enrollment-token.create", "enrollment-token.revoke"]
         case .jobs: ["job.create", "job.read", "job.cancel"]
         case .http, .events, .store, .auditWrite, .inline, .secrets, .auditRead: []
         }

@@ -33,6 +33,7 @@ enum HostInterfaces {
         Offer(CM_INTERFACE_COMMANDS, .commands, commandsTable),
         Offer(CM_INTERFACE_CHANNELS, .channels, channelsTable),
         Offer(CM_INTERFACE_FILES, .files, filesTable),
+        Offer(CM_INTERFACE_ENROLLMENT, .enrollment, enrollmentTable),
     ]
 }
 

@@ -24,6 +24,8 @@ final class HostEnvironment: Sendable {
     let routeTable = Mutex<RouteTable?>(nil)
 
     let callMilliseconds: Int
+    let agentsURL: String?
+    let agentFile: AgentFile
 
     let threads = ThreadCensus()
     fileprivate let accounts = Mutex<[String: PluginAccounting]>([:])
@@ -33,6 +35,8 @@ final class HostEnvironment: Sendable {
 
     init(kernel: Kernel, loop: EventLoop, forms: CoreForms, _ options: PluginOptions) throws(Problem) {
         callMilliseconds = options.callMilliseconds
+        agentsURL = options.agentsURL
+        agentFile = AgentFile(options.agentFile)
         self.forms = forms
         sealing = try Self.sealing(try kernel.identity.dataKey())
         self.kernel = kernel

@@ -1,4 +1,5 @@
 import JSON
+import System
 
 /// What an operator sets before the core starts (`plugins.…`), and where things are.
 public struct PluginOptions: Sendable {
@@ -31,7 +32,13 @@ public struct PluginOptions: Sendable {
     /// Images of one plugin in this process; they are never unmapped.
     public var imageLimit = 256
 
+    /// Where agents find this core, for those who install them; `nil`: nobody has said so.
+    public var agentsURL: String?
+    /// The agent's program that this core hands out.
+    public var agentFile: String
+
     public init(directory: String, copies: String, libraries: String, program: String) {
+        agentFile = (Files.parent(of: program) ?? "") + "/cm-agent"
         self.directory = directory
         self.copies = copies
         self.libraries = libraries
