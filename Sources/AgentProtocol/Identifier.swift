@@ -95,6 +95,7 @@ extension Identifier: JSONWritable {
 public enum ClientKind: Sendable {}
 public enum CommandKind: Sendable {}
 public enum ChannelTag: Sendable {}
+public enum TransferTag: Sendable {}
 
 /// A machine in the registry.
 public typealias ClientID = Identifier<ClientKind>
@@ -102,6 +103,8 @@ public typealias ClientID = Identifier<ClientKind>
 public typealias CommandID = Identifier<CommandKind>
 /// One terminal (or stream) of a client, whatever the links that carry it.
 public typealias ChannelID = Identifier<ChannelTag>
+/// One file or tree on its way between the core and one client, whatever the links that carry it.
+public typealias TransferID = Identifier<TransferTag>
 
 private enum Crockford {
     /// The digits without I, L, O and U.

@@ -11,12 +11,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-int cm_open_beneath(int root, const char *path, int flags, mode_t mode, int no_links) {
+int cm_open_beneath(int root, const char *path, int flags, mode_t mode, int links) {
     struct open_how how;
     memset(&how, 0, sizeof how);
     how.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC);
     how.mode = flags & (O_CREAT | 020000000 /* O_TMPFILE without O_DIRECTORY */) ? mode : 0;
-    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | (no_links ? RESOLVE_NO_SYMLINKS : 0);
+    how.resolve = RESOLVE_NO_MAGICLINKS | (links == 2 ? RESOLVE_IN_ROOT : RESOLVE_BENEATH) | (links == 1 ? RESOLVE_NO_SYMLINKS : 0);
     // EAGAIN: a rename raced with the look-up of "..".
     for (int attempt = 0; attempt < 16; attempt++) {
         int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
@@ -38,6 +38,8 @@ int cm_reserve(int fd, int64_t length) {
 int cm_start_writing(int fd, int64_t offset, int64_t count) {
     return sync_file_range(fd, offset, count, SYNC_FILE_RANGE_WRITE) < 0 ? -errno : 0;
 }
+
+int cm_sync_file_system(int fd) { return syncfs(fd) < 0 ? -errno : 0; }
 
 int cm_packet_socket(void) {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

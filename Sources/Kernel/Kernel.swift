@@ -68,13 +68,14 @@ public final class Kernel: Sendable {
     public let jobs: Jobs
     public let schedules: Schedules
     public let channels: Channels
+    public let transfers: Transfers
     public let links: AgentEndpoint
 
     /// Of every area; the order is that of their first release.
     public static let migrations =
         Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations + Templates.migrations
         + Outbox.migrations + Jobs.migrations + Schedules.migrations + Channels.migrations
-        + FileStore.migrations
+        + FileStore.migrations + Transfers.migrations
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
@@ -158,10 +159,15 @@ public final class Kernel: Sendable {
             report: { problem in
                 log.error("channels.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
             })
-        departures.services.withLock { [commands, channels] in $0 = (commands, channels) }
+        transfers = try await Transfers.open(
+            store: store, clients: clients, security: security, files: files, events: events, settings: settings,
+            report: { problem in
+                log.error("transfers.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+            })
+        departures.services.withLock { [commands, channels, transfers] in $0 = (commands, channels, transfers) }
         links = AgentEndpoint(
             options: options.links, identity: { identity.forHandshake(at: unixMilliseconds()) }, authority: enrollment,
-            sink: commands, channels: channels)
+            sink: commands, channels: channels, transfers: transfers)
         registerMetrics()
         applySettings()
     }
@@ -174,6 +180,7 @@ public final class Kernel: Sendable {
         jobs.start(on: loop)
         schedules.start(on: loop)
         channels.start(on: loop)
+        transfers.start(on: loop)
         files.start(on: loop) { [log] problem in
             log.error("files.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -201,7 +208,9 @@ public final class Kernel: Sendable {
         jobs.stop()
         commands.stop()
         channels.stop()
+        transfers.stop()
         await links.stop()
+        await transfers.settleAll(on: EventLoop.current)
         do throws(Problem) {
             try await clients.flush()
         } catch {
@@ -216,10 +225,10 @@ public final class Kernel: Sendable {
         _ = try? await pool.run { [store] in store.close() }
     }
 
-    /// A client that is revoked or forgotten ends its unfinished commands and its channels. The registry is opened before the commands,
+    /// A client that is revoked or forgotten ends its unfinished commands, its channels and its transfers. The registry is opened before the commands,
     /// so the way from one to the other is tied afterwards.
     private final class Departures: Sendable {
-        let services = Mutex<(commands: Commands, channels: Channels)?>(nil)
+        let services = Mutex<(commands: Commands, channels: Channels, transfers: Transfers)?>(nil)
 
         func note(_ event: RegistryEvent) {
             guard event.kind == "client.revoked" || event.kind == "client.forgotten", let client = event.client,
@@ -229,6 +238,7 @@ public final class Kernel: Sendable {
             EventLoop.current?.spawn {
                 await services.commands.clientGone(client, code: code)
                 await services.channels.clientGone(client, code: code)
+                await services.transfers.clientGone(client, code: code)
             }
         }
     }

@@ -18,10 +18,22 @@ public struct BeneathRoot: ~Copyable, Sendable {
         self.followsLinks = followsLinks
     }
 
+    /// A directory that is open already: what is beneath it, wherever it is moved to.
+    public init(_ directory: consuming Descriptor, path: String, followsLinks: Bool) {
+        root = directory
+        self.path = path
+        self.followsLinks = followsLinks
+    }
+
+    /// Of the root itself: to sync it, or to ask where it is.
+    public var number: Int32 { root.number }
+
     /// `open` beneath the root. `mode` counts with `O_CREAT`.
     public func open(_ path: String, _ flags: Int32, mode: mode_t = 0o600) throws(SystemError) -> Descriptor {
         guard !path.utf8.contains(0) else { throw SystemError("openat2", path, code: EINVAL) }
-        let number = cm_open_beneath(root.number, path.isEmpty ? "." : path, flags, mode, followsLinks ? 0 : 1)
+        // Below `/` there is no way out, and links with absolute targets are as good as any.
+        let how: Int32 = !followsLinks ? 1 : self.path == "/" ? 2 : 0
+        let number = cm_open_beneath(root.number, path.isEmpty ? "." : path, flags, mode, how)
         guard number >= 0 else { throw SystemError("openat2", path, code: -number) }
         return Descriptor(owning: number)
     }

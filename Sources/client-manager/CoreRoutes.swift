@@ -34,6 +34,7 @@ enum CoreRoutes {
         routes += commandRoutes(kernel.commands, kernel.clients, scope: scope)
         routes += jobRoutes(kernel.jobs) + scheduleRoutes(kernel.schedules)
         routes += fileRoutes(kernel.files)
+        routes += transferRoutes(kernel.transfers) + clientFileRoutes(kernel.transfers, kernel.clients, scope: scope)
         routes += pluginRoutes(plugins)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)

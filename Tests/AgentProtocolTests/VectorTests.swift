@@ -126,6 +126,14 @@ import Testing
                 TerminalDecision.attach(channel: Samples.command.sameBits(), from: 1_500)
                     .writeFrame(number: 0x8000_0002, to: &$0)
             },
+            "transfer-report": frame { writer in
+                AgentTransfersStateMachine().report([Samples.command.sameBits()], to: &writer)
+            },
+            "transfer-data": frame {
+                $0.transferData(number: 0x4000_0001, offset: 4_096, Array("hello".utf8).span.bytes)
+            },
+            "transfer-durable": frame { $0.frame(.transferDurable, channel: 0x4000_0001, offset: 16 << 20) },
+            "transfer-stop": frame { $0.frame(.transferStop, flags: TransferStop.cancel.rawValue, channel: 0x4000_0001) },
             "transcript of the core, SHA-256": SHA256.hash(transcript.signed(by: .core)),
             "transcript of the agent with a token, SHA-256": SHA256.hash(
                 transcript.signed(

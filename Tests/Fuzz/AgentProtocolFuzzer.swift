@@ -54,6 +54,32 @@ private func fromCore(_ message: [UInt8]) throws {
     _ = machine.nextOutput()
 }
 
+/// Transfers as a core and as an agent, each with one that is open.
+private func files(_ message: [UInt8]) throws {
+    let order = TransferOrder(transfer: TransferID(high: 5, low: 6), direction: .push, path: "/x", size: 1 << 20)
+    var core = CoreTransfersStateMachine()
+    var writer = FrameWriter()
+    let number = try core.open(order, to: &writer)
+    try? frames(message) { (header, payload) throws(WireError) in
+        if case .data(_, let offset) = try core.receive(header, payload) { precondition(offset <= 1 << 62) }
+        if let room = core.room(number) { precondition(room.count <= UInt64.max - room.offset) }
+    }
+    var agent = AgentTransfersStateMachine()
+    let payload = order.payload
+    _ = try agent.receive(
+        FrameHeader(.open, flags: ChannelKind.transfer.rawValue, channel: WireLimits.transferChannel + 1), payload.span.bytes)
+    agent.ready(order.transfer, at: 0, TransferReady(), to: &writer)
+    agent.grant(order.transfer, upTo: 4_096, to: &writer)
+    var received: UInt64 = 0
+    try frames(message) { (header, payload) throws(WireError) in
+        if case .data(order.transfer, let offset) = try agent.receive(header, payload) {
+            precondition(offset == received, "bytes of a file out of order")
+            received += UInt64(payload.byteCount)
+            precondition(received <= 4_096, "more than was granted")
+        }
+    }
+}
+
 private func again(_ write: (inout FrameWriter) -> Void) -> [UInt8] {
     var writer = FrameWriter()
     write(&writer)
@@ -135,12 +161,13 @@ public func fuzzAgentProtocol(_ data: UnsafePointer<UInt8>, _ size: Int) -> Int3
     let bytes = Array(UnsafeBufferPointer(start: data, count: size))
     let message = Array(bytes.dropFirst())
     do {
-        switch bytes[0] % 6 {
+        switch bytes[0] % 7 {
         case 0: try fromAgent(message)
         case 1: try fromCore(message)
         case 2: try payloads(message)
         case 3: statements(message)
         case 4: try coreHandshake(message)
+        case 5: try files(message)
         default: try agentHandshake(message)
         }
     } catch {

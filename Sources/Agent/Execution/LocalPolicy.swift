@@ -8,13 +8,15 @@ import System
 ///
 /// ```json
 /// { "allow": [["/usr/bin/systemctl", "status", "*"], ["uptime"]], "deny": [["rm", "**"]],
-///   "shell": false, "scripts": false, "terminals": false, "users": ["nobody"], "maximum_running": 4 }
+///   "shell": false, "scripts": false, "terminals": false, "users": ["nobody"], "maximum_running": 4,
+///   "files": true, "file_writes": false, "file_roots": ["/srv", "/var/log"] }
 /// ```
 /// A rule is a list of patterns, one per argument; `*` stands for any text inside one argument, `**` as the last
 /// element for any further arguments. A deny rule whose first pattern has no slash also matches the last part of a
 /// path; an allow rule matches the program's text as it stands. Deny wins. With `allow`, shell and scripts are refused
 /// unless they are set to true. `terminals` set to false refuses all programs that somebody works with; a login shell is
-/// a shell. `users` names who commands may run as; `maximum_running` can only lower the bound.
+/// a shell. `users` names who commands may run as; `maximum_running` can only lower the bound. `files` set to false refuses
+/// all work on files, `file_writes` every change of them; `file_roots` are the only directories in which it is done.
 struct LocalPolicy: Sendable, Equatable {
     static let maximumBytes = 256 << 10
 
@@ -25,6 +27,9 @@ struct LocalPolicy: Sendable, Equatable {
     var terminals: Bool?
     var users: [String]?
     var maximumRunning: Int?
+    var files: Bool?
+    var fileWrites: Bool?
+    var fileRoots: [String]?
     /// Why the file cannot be understood.
     var fault: String?
 
@@ -63,8 +68,18 @@ struct LocalPolicy: Sendable, Equatable {
             case "maximum_running":
                 maximumRunning = member.value.integer.map { Int(clamping: $0) }
                 if (maximumRunning ?? 0) < 1 { fault = "maximum_running has to be a whole number from 1 on" }
+            case "files": files = bool(member)
+            case "file_writes": fileWrites = bool(member)
+            case "file_roots":
+                fileRoots = texts(member.value, member.key)
+                if fileRoots?.contains(where: { !FilePath.isPlain($0) }) ?? false {
+                    fault = "file_roots has to be a list of absolute paths without '.' and '..'"
+                }
             default:
-                fault = "unknown key '\(member.key)'; known: allow, deny, shell, scripts, terminals, users, maximum_running"
+                fault = """
+                    unknown key '\(member.key)'; known: allow, deny, shell, scripts, terminals, users, maximum_running, files, \
+                    file_writes, file_roots
+                    """
             }
         }
     }
@@ -124,6 +139,14 @@ struct LocalPolicy: Sendable, Equatable {
         // A login shell.
         if case .argv(let arguments) = order.invocation, arguments.isEmpty { order.invocation = .shell("") }
         return refusal(of: order)
+    }
+
+    /// `nil`: this policy has nothing against work on files as such; where is up to `fileRoots`.
+    func refusalOfFiles(writes: Bool) -> String? {
+        if let fault { return "the policy file of this client cannot be used, so everything is refused: \(fault)" }
+        if files == false { return "work on files is not allowed on this client" }
+        if writes, fileWrites == false { return "changing files is not allowed on this client" }
+        return nil
     }
 
     private func deniedBy(_ arguments: [String]) -> String? {

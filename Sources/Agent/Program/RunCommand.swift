@@ -157,11 +157,12 @@ enum RunCommand {
                 directory: plan.dataDirectory, on: loop, options: plan.executor, log: log)
             let terminals = try HolderTerminals(
                 directory: plan.dataDirectory, on: loop, options: plan.executor, log: log)
+            let files = try AgentFiles(directory: plan.dataDirectory, on: loop, log: log)
             let collector = plan.facts
             let pool = BlockingPool(name: "agent-facts", threads: 1, queue: 4)
             let session = AgentSession(
                 loop: loop, options: plan.session, identity: identity, executor: executor,
-                terminals: terminals,
+                terminals: terminals, files: files,
                 facts: {
                     do { return try await pool.run { collector.collect() } } catch { return Array("{}".utf8) }
                 },

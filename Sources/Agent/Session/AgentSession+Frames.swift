@@ -115,6 +115,7 @@ extension AgentSession: WebSocketDelegate {
         case .move: try received(try MoveStatement(reading: payload))
         case .open where header.flags == ChannelKind.terminal.rawValue, .terminalDecision:
             try receiveTerminal(header, payload)
+        case _ where Self.isAboutFiles(header): try receiveFiles(header, payload)
         case _ where header.channel & WireLimits.terminalChannel != 0: try receiveTerminal(header, payload)
         default:
             switch try channels.receive(header, payload) {

@@ -12,6 +12,7 @@ extension AgentSession: ExecutorObserver {
         let reports = executor.reports()
         writer.reset()
         beginTerminals()
+        beginFiles()
         channels.report(reports, to: &writer) { writer in
             send(&writer)
             writer.reset()
@@ -81,6 +82,9 @@ extension AgentSession: ExecutorObserver {
                 channels.sent(piece, count)
                 // Most executions end with this piece: their exit shares the message.
                 _ = channels.writeControl(to: &writer)
+            } else if isComplete, writer.bytes.isEmpty, !socket.isOverHighMark {
+                // Files go when nothing else wants to: a message of its own, because its bound is one piece.
+                hasOutput = writeNextPiece()
             }
             send(&writer)
             guard hasOutput || !isComplete, self.socket === socket else { break }

@@ -22,6 +22,7 @@ extension AgentSession: TerminalObserver {
         channels = AgentChannelsStateMachine()
         terminals = AgentTerminalsStateMachine()
         executor.observer = nil
+        leaveFiles()
         guard let terminalExecutor, terminalExecutor.observer != nil else { return }
         terminalExecutor.observer = nil
         terminalExecutor.linkLost()

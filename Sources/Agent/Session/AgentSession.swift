@@ -49,6 +49,8 @@ public final class AgentSession {
     let executor: any Executor
     /// `nil`: this agent has no terminals, and says so.
     let terminalExecutor: (any TerminalExecutor)?
+    /// `nil`: this agent does nothing with files, and says so.
+    let fileExecutor: (any FileExecutor)?
     /// The facts as one JSON object of at most `WireLimits.factsBytes`; asked after each accept.
     let facts: @Sendable () async -> [UInt8]
     /// The load and memory of this moment, for a heartbeat.
@@ -61,6 +63,9 @@ public final class AgentSession {
     var seal: SealedChannel?
     var channels = AgentChannelsStateMachine()
     var terminals = AgentTerminalsStateMachine()
+    var transfers = AgentTransfersStateMachine()
+    /// Pulls that may have something to send, in turn.
+    var sending: [TransferID] = []
     /// Of the accepted link.
     var features: [String] = []
     var writer = FrameWriter(reserving: 0)
@@ -89,7 +94,8 @@ public final class AgentSession {
     /// On the loop that the session shall live on.
     public init(
         loop: EventLoop, options: AgentSessionOptions, identity: any IdentityStore, executor: any Executor,
-        terminals terminalExecutor: (any TerminalExecutor)? = nil, facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
+        terminals terminalExecutor: (any TerminalExecutor)? = nil, files fileExecutor: (any FileExecutor)? = nil,
+        facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
     ) {
         var options = options
         if options.connection.tls == nil, options.servers.servers.contains(where: \.url.isSecure) {
@@ -103,6 +109,7 @@ public final class AgentSession {
         self.identity = identity
         self.executor = executor
         self.terminalExecutor = terminalExecutor
+        self.fileExecutor = fileExecutor
         self.facts = facts
         self.measure = measure
         reconnect = ReconnectStateMachine(policy: options.reconnect)
@@ -249,6 +256,7 @@ public final class AgentSession {
             }
         }
         if terminalExecutor == nil { presented.features.removeAll { $0 == Feature.terminal } }
+        if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file } }
         handshake = AgentHandshakeStateMachine(
             identity: presented, nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
         if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }

@@ -232,7 +232,8 @@ final class SwarmMember: AgentSessionObserver {
         options.viaProxy = swarmOptions.viaProxy
         session = AgentSession(
             loop: loop, options: options, identity: MemoryIdentity(key: key), executor: executor,
-            terminals: SimulatedTerminals(loop: loop), facts: { Self.facts(index, hostname) },
+            terminals: SimulatedTerminals(loop: loop), files: SimulatedFiles(loop: loop),
+            facts: { Self.facts(index, hostname) },
             measure: { BeatAnswer(loadHundredths: 12, memoryAvailableKiB: 1 << 20, memoryTotalKiB: 4 << 20) })
         session.observer = self
     }

@@ -60,7 +60,9 @@ public enum Feature {
     public static let beatMeasures = "beat-measures"
     /// Terminals: `open` with flags 2.
     public static let terminal = "pty"
-    public static let all = [execution, beatMeasures, terminal]
+    /// Transfers and file requests: `open` with flags 3.
+    public static let file = "file"
+    public static let all = [execution, beatMeasures, terminal, file]
 }
 
 /// How a connection is tied to the handshake on it, as its owner found it.

@@ -44,13 +44,30 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     case attached = 0x3A
     case detach = 0x3B
     case inputEnd = 0x3C
+
+    // Files, needs the feature `file`; channel 0 except where a transfer has one.
+    /// A transfer of which the agent keeps something, before the end mark of the reports.
+    case transferReport = 0x50
+    case transferForget = 0x51
+    case transferReady = 0x52
+    case transferData = 0x53
+    case transferCredit = 0x54
+    case transferDurable = 0x55
+    case transferEnd = 0x56
+    case transferResult = 0x57
+    case transferAcknowledged = 0x58
+    case transferStop = 0x59
+    case fileRequest = 0x5A
+    case fileAnswer = 0x5B
 }
 
-/// What runs on a channel: the flags of an `open` frame. Numbers 3 and 4 are kept for file and private file.
+/// What runs on a channel: the flags of an `open` frame. Number 4 is kept for private file.
 public enum ChannelKind: UInt8, Sendable, CaseIterable {
     case execution = 1
     /// Needs the feature `pty`.
     case terminal = 2
+    /// Needs the feature `file`.
+    case transfer = 3
 }
 
 /// In which order frames leave when the link is busy. A lower number is never behind a higher one by more than what
@@ -118,6 +135,18 @@ public enum WireLimits {
     /// A core says what has arrived at least so often; the smallest ring holds twice as much.
     public static let terminalArrivalBytes: UInt64 = 32 * 1_024
 
+    /// Channels with this bit, and not that of terminals, are transfers.
+    public static let transferChannel: UInt32 = 0x4000_0000
+    /// Transfers of one link, open or reported.
+    public static let transfers = 256
+    /// Of one `transfer-data` payload: large enough that its headers cost a thousandth, small enough that what a person
+    /// waits for is never long behind one.
+    public static let transferDataBytes = 64 * 1_024
+    /// Of a path, or a name in one.
+    public static let pathBytes = 4_096
+    /// Of a `file-answer` payload.
+    public static let fileAnswerBytes = 64 * 1_024
+
     /// The largest payload of a kind.
     public static func payloadBytes(_ kind: FrameKind) -> Int {
         switch kind {
@@ -136,6 +165,13 @@ public enum WireLimits {
         case .sealed: openBytes + FrameHeader.byteCount + 16
         case .beat, .reportsEnd, .started, .credit, .exitAcknowledged, .cancel: 0
         case .resize, .signal, .attach, .attached, .detach, .inputEnd: 0
+        case .transferReport, .transferForget: 16
+        case .transferReady, .transferResult: controlBytes
+        case .fileRequest: factsBytes
+        case .transferData: transferDataBytes
+        case .transferEnd: 32
+        case .fileAnswer: fileAnswerBytes
+        case .transferCredit, .transferDurable, .transferAcknowledged, .transferStop: 0
         }
     }
 }

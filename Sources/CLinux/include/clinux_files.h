@@ -6,15 +6,17 @@
 #include <sys/types.h>
 
 /// Opens `path` below `root` (a directory's descriptor). The kernel refuses every way out: absolute paths, `..` above
-/// the root, links that lead out, magic links; with `no_links` any symbolic link at all. Descriptor (close-on-exec) or
-/// -errno; -ENOSYS before Linux 5.6.
-int cm_open_beneath(int root, const char *_Nonnull path, int flags, mode_t mode, int no_links);
+/// the root, links that lead out, magic links; with `links` 1 any symbolic link at all, with 2 absolute paths and links
+/// begin at the root instead of being refused. Descriptor (close-on-exec) or -errno; -ENOSYS before Linux 5.6.
+int cm_open_beneath(int root, const char *_Nonnull path, int flags, mode_t mode, int links);
 /// An anonymous file in memory that may be executed through /proc/self/fd. Descriptor or -errno.
 int cm_memory_file(const char *_Nonnull name, int close_on_exec);
 /// Reserves blocks without changing the length. 0 or -errno.
 int cm_reserve(int fd, int64_t length);
 /// Begins to write dirty pages of the range to the disk and does not wait for them (sync_file_range, behind _GNU_SOURCE).
 int cm_start_writing(int fd, int64_t offset, int64_t count);
+/// syncfs (behind _GNU_SOURCE). 0 or -errno.
+int cm_sync_file_system(int fd);
 /// A SOCK_SEQPACKET Unix socket, non-blocking and close-on-exec: accept4 and the type flags are not in Swift's module.
 int cm_packet_socket(void);
 int cm_packet_pair(int *_Nonnull first, int *_Nonnull second);

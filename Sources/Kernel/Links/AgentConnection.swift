@@ -51,6 +51,7 @@ final class AgentConnection: WebSocketDelegate {
     private(set) var link: AgentLink?
     private var channels = CoreChannelsStateMachine()
     var terminals: LinkTerminals?
+    var transfers: LinkTransfers?
     var hasReported = false
     /// SubjectPublicKeyInfo that the agent proved.
     private var agentKey: [UInt8] = []
@@ -80,7 +81,7 @@ final class AgentConnection: WebSocketDelegate {
         opening = Opening(
             CoreHandshakeStateMachine(
                 identity: identity,
-                features: home.endpoint.terminals == nil ? Feature.all.filter { $0 != Feature.terminal } : Feature.all,
+                features: home.endpoint.features,
                 nonce: Random.bytes(32), binding: binding, now: home.loop.now / 1_000_000,
                 to: &home.writer))
     }
@@ -252,7 +253,8 @@ final class AgentConnection: WebSocketDelegate {
         self.opening = nil
         let link = AgentLink(
             client: client.client, epoch: client.epoch, address: address,
-            hasTerminals: proved.features.contains(Feature.terminal), connection: Confined(self, on: home.loop))
+            hasTerminals: proved.features.contains(Feature.terminal), hasFiles: proved.features.contains(Feature.file),
+            connection: Confined(self, on: home.loop))
         self.link = link
         let accepted = Accepted(
             client: client.client, epoch: client.epoch, features: proved.features,
@@ -294,6 +296,8 @@ final class AgentConnection: WebSocketDelegate {
             let farewell = try Farewell(reading: payload)
             end(LinkEnd(code: "closed", detail: "\(farewell.code): \(farewell.message)"), tellAgent: false)
         case .terminalReport: try receiveTerminalReport(payload)
+        case .transferReport: try receiveTransferReport(payload)
+        case _ where Self.isAboutFiles(header.kind): try receiveTransfer(header, payload)
         case _ where header.channel & WireLimits.terminalChannel != 0: try receiveTerminal(header, payload)
         default:
             switch try channels.receive(header, payload) {
@@ -307,6 +311,7 @@ final class AgentConnection: WebSocketDelegate {
             case .reportsComplete(let reports):
                 reconcile(link, reports)
                 try reconcileTerminals(link)
+                reconcileTransfers(link)
             }
         }
     }
@@ -502,6 +507,11 @@ final class AgentConnection: WebSocketDelegate {
 
     func webSocket(_ socket: WebSocketConnection, pong payload: RawSpan) { heardAt = home.loop.now }
 
+    func webSocketDrained(_ socket: WebSocketConnection) { pumpTransfers() }
+
+    /// What waits for an agent that does not read, or not so fast: bulk is no longer added.
+    var isOverHighMark: Bool { socket.isOverHighMark }
+
     // MARK: The end
 
     private func fail(_ error: WireError) {
@@ -567,5 +577,7 @@ final class AgentConnection: WebSocketDelegate {
         leaveTerminals(link)
         endpoint.sink.linkLost(link)
         endpoint.authority.linkDown(link, end)
+        // Last: what it gives back is begun anew at once, over whatever link there is then.
+        leaveTransfers()
     }
 }

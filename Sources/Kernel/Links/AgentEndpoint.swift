@@ -30,6 +30,8 @@ public final class AgentEndpoint: Sendable {
     let sink: any ExecutionSink
     /// `nil`: this core has nothing to do with terminals, and does not offer them.
     let terminals: (any TerminalSink)?
+    /// `nil`: likewise with files.
+    let transfers: Transfers?
     private let identity: @Sendable () -> CoreIdentity
     private let homes = Mutex<[ObjectIdentifier: Confined<LinkHome>]>([:])
     private let isStopping = Atomic<Bool>(false)
@@ -37,16 +39,23 @@ public final class AgentEndpoint: Sendable {
     /// - Parameter identity: asked once per connection; cheap.
     public convenience init(
         options: AgentEndpointOptions = .init(), identity: @escaping @Sendable () -> CoreIdentity,
-        authority: any AgentAuthority, sink: any ExecutionSink, channels: Channels? = nil
+        authority: any AgentAuthority, sink: any ExecutionSink, channels: Channels? = nil, transfers: Transfers? = nil
     ) {
-        self.init(options: options, identity: identity, authority: authority, sink: sink, terminals: channels)
+        self.init(
+            options: options, identity: identity, authority: authority, sink: sink, terminals: channels, transfers: transfers)
+    }
+
+    /// What this core can do beside commands.
+    var features: [String] {
+        Feature.all.filter { ($0 != Feature.terminal || terminals != nil) && ($0 != Feature.file || transfers != nil) }
     }
 
     init(
         options: AgentEndpointOptions, identity: @escaping @Sendable () -> CoreIdentity,
-        authority: any AgentAuthority, sink: any ExecutionSink, terminals: (any TerminalSink)?
+        authority: any AgentAuthority, sink: any ExecutionSink, terminals: (any TerminalSink)?, transfers: Transfers? = nil
     ) {
         self.terminals = terminals
+        self.transfers = transfers
         self.options = options
         self.identity = identity
         self.authority = authority

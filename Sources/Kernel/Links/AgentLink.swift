@@ -9,14 +9,17 @@ public final class AgentLink: Sendable {
     public let address: String
     /// The agent has terminals, and the core something to do with them.
     let hasTerminals: Bool
+    /// The agent moves files, and the core has somewhere to put them.
+    let hasFiles: Bool
     /// `nil` only in tests of the services that use links.
     private let connection: Confined<AgentConnection>?
 
     init(
-        client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false,
+        client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false, hasFiles: Bool = false,
         connection: Confined<AgentConnection>? = nil
     ) {
         self.hasTerminals = hasTerminals
+        self.hasFiles = hasFiles
         self.client = client
         self.epoch = epoch
         self.address = address

@@ -80,5 +80,5 @@ extension Setting {
     public static let common: [Setting] = [
         heartbeatSeconds, heartbeatJitterPercent, forgetAfterDays, auditRetentionDays, commandRetentionDays,
         outputRetentionDays, sessionRetentionDays, commandsStopped, commandsStoppedExempt, logLevel,
-    ] + files
+    ] + files + transfers
 }

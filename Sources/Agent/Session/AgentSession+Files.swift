@@ -1,0 +1,102 @@
+import AgentProtocol
+import Crypto
+import System
+
+/// Transfers and file requests on a session's link: frames to the executor, its news to frames.
+extension AgentSession: FileObserver {
+    private var hasFiles: Bool { features.contains(Feature.file) }
+
+    /// Before the end mark of the reports.
+    func beginFiles() {
+        transfers = AgentTransfersStateMachine()
+        guard hasFiles, let fileExecutor else { return }
+        fileExecutor.observer = self
+        transfers.report(fileExecutor.kept(), to: &writer)
+    }
+
+    /// The link has ended.
+    func leaveFiles() {
+        transfers = AgentTransfersStateMachine()
+        sending = []
+        guard let fileExecutor, fileExecutor.observer != nil else { return }
+        fileExecutor.observer = nil
+        fileExecutor.linkLost()
+    }
+
+    static func isAboutFiles(_ header: FrameHeader) -> Bool {
+        switch header.kind {
+        case .open: header.flags == ChannelKind.transfer.rawValue
+        case .transferForget, .transferData, .transferCredit, .transferDurable, .transferEnd, .transferAcknowledged,
+            .transferStop, .fileRequest: true
+        default: false
+        }
+    }
+
+    func receiveFiles(_ header: FrameHeader, _ payload: borrowing RawSpan) throws(WireError) {
+        guard hasFiles, let fileExecutor else {
+            throw WireError(.unexpected, "files are not among the features of this link")
+        }
+        switch try transfers.receive(header, payload) {
+        case .none: break
+        case .start(let order): fileExecutor.start(order)
+        case .data(let id, let offset): fileExecutor.write(id, at: offset, payload)
+        case .end(let id, let length, let digest): fileExecutor.end(id, length: length, digest)
+        case .room(let id): willSend(id)
+        case .durable(let id, let offset): fileExecutor.durable(id, upTo: offset)
+        case .stop(let id, let stop): fileExecutor.stop(id, stop)
+        case .forget(let id): fileExecutor.forget(id)
+        case .request(let number, let request): fileExecutor.request(number, request)
+        }
+    }
+
+    private func willSend(_ id: TransferID) {
+        if !sending.contains(id) { sending.append(id) }
+        pumpSoon()
+    }
+
+    /// Writes the next piece of a pull, each transfer in turn. False: there is none that may go now.
+    func writeNextPiece() -> Bool {
+        guard let fileExecutor else { return false }
+        while let id = sending.first {
+            sending.removeFirst()
+            guard let room = transfers.room(id), let piece = fileExecutor.next(id, limit: room.count) else { continue }
+            if !piece.bytes.isEmpty { transfers.send(id, piece.bytes.span.bytes, to: &writer) }
+            if let digest = piece.digest {
+                transfers.sentAll(id, digest, to: &writer)
+            } else {
+                sending.append(id)
+            }
+            return true
+        }
+        return false
+    }
+
+    public func fileReady(_ transfer: TransferID, at offset: UInt64, _ ready: TransferReady) {
+        guard phase == .online else { return }
+        write { transfers.ready(transfer, at: offset, ready, to: &$0) }
+    }
+
+    public func fileGranted(_ transfer: TransferID, upTo offset: UInt64) {
+        guard phase == .online else { return }
+        write { transfers.grant(transfer, upTo: offset, to: &$0) }
+    }
+
+    public func fileDurable(_ transfer: TransferID, upTo offset: UInt64) {
+        guard phase == .online else { return }
+        killPoint("transfer.durable.send.before")
+        write { transfers.durable(transfer, upTo: offset, to: &$0) }
+    }
+
+    public func fileReadable(_ transfer: TransferID) { willSend(transfer) }
+
+    public func fileFinished(_ transfer: TransferID, _ result: TransferResult) {
+        guard phase == .online else { return }
+        killPoint("transfer.result.send.before")
+        write { transfers.finished(transfer, result, to: &$0) }
+    }
+
+    public func fileAnswer(_ number: UInt64, _ answer: FileAnswer) {
+        guard phase == .online else { return }
+        write { $0.frame(.fileAnswer, offset: number, payload: answer.payload) }
+    }
+}

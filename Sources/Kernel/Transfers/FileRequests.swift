@@ -1,0 +1,76 @@
+import AgentProtocol
+import JSON
+import Reactor
+
+extension Transfers {
+    private static let requestMilliseconds: UInt64 = 30_000
+
+    /// Asks a client about its files. The caller has checked that the principal may look there.
+    /// - Throws: 404 `path-not-found`, 403 `path-not-allowed`, …: what the agent says (Docs/errors.md); 409
+    ///   `client-offline`, `file-unsupported`; 503 `client-busy`; 504 `client-timeout`.
+    public func look(_ request: FileRequest, on client: ClientID) async throws(Problem) -> FileAnswer {
+        try Self.validate(request)
+        guard let link = clients.link(of: client) else {
+            throw .conflict("client-offline", "client \(client) is not connected")
+        }
+        guard link.hasFiles else { throw Self.unsupported(client) }
+        let answer: FileAnswer = await withCheckedContinuation { continuation in
+            link.reach { $0.ask(request, milliseconds: Self.requestMilliseconds, continuation) }
+        }
+        if let failure = answer.failure { throw Problem(failure) }
+        return answer
+    }
+
+    /// Changes something in a client's file system. The audit record is on the disk before the client hears of it.
+    public func change(_ request: FileRequest, on client: ClientID, by principal: Principal) async throws(Problem) {
+        try Self.validate(request)
+        let (action, detail) = Self.audited(request)
+        let audit = AuditRecord(principal: principal, action: action, clients: [client], detail: .object(detail))
+        try await store.write { (transaction) throws(StoreError) in _ = try transaction.audit(audit) }
+        do throws(Problem) { _ = try await look(request, on: client) } catch {
+            var failed = audit
+            failed.outcome = .failed
+            failed.reason = "\(error.code): \(error.detail)"
+            let written = failed
+            try await store.write { (transaction) throws(StoreError) in _ = try transaction.audit(written) }
+            throw error
+        }
+    }
+
+    private static func validate(_ request: FileRequest) throws(Problem) {
+        switch request {
+        case .status(let path, _), .list(let path, _, _), .makeDirectory(let path, _, _), .remove(let path, _):
+            try FilePaths.validate(path, pointer: "/path")
+        case .rename(let path, let target, _):
+            try FilePaths.validate(path, pointer: "/path")
+            try FilePaths.validate(target, pointer: "/target")
+        }
+    }
+
+    private static func audited(_ request: FileRequest) -> (String, JSONObject) {
+        switch request {
+        case .status(let path, _): ("file.look", ["path": .string(path)])
+        case .list(let path, _, _): ("file.look", ["path": .string(path)])
+        case .makeDirectory(let path, _, _): ("file.make-directory", ["path": .string(path)])
+        case .rename(let path, let target, _): ("file.rename", ["path": .string(path), "target": .string(target)])
+        case .remove(let path, let recursive): ("file.delete", ["path": .string(path), "recursive": .bool(recursive)])
+        }
+    }
+}
+
+extension Problem {
+    /// What an agent says about files.
+    init(_ failure: FileFailure) {
+        let status =
+            switch failure.code {
+            case "path-not-found": 404
+            case "path-denied", "path-not-allowed", "agent-policy": 403
+            case "path-exists", "path-is-directory", "path-not-a-file", "directory-not-empty", "client-offline": 409
+            case "disk-full": 507
+            case "client-busy", "agent-busy": 503
+            case "client-timeout": 504
+            default: 422
+            }
+        self.init(status, failure.code, failure.message, retryAfter: status == 503 ? 5 : nil)
+    }
+}
