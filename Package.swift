@@ -8,9 +8,11 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
 ]
 
-/// Nothing that ships uses regular expressions; their two libraries would cost every process a megabyte.
+/// Nothing that ships uses regular expressions; their two libraries would cost every process a megabyte. Functions stand in
+/// sections of their own, so that the linker can leave out and lay together (`laidTogether`).
 let lean: [SwiftSetting] = strict + [
     .unsafeFlags(["-Xfrontend", "-disable-implicit-string-processing-module-import"]),
+    .unsafeFlags(["-Xfrontend", "-function-sections"], .when(configuration: .release)),
 ]
 
 func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -35,6 +37,15 @@ let ownRuntime: [LinkerSetting] = sharedOpenSSL + [
     .unsafeFlags([
         "-static-stdlib", "-use-ld=lld", "-L", "\(Context.packageDirectory)/.make/link",
         "-Xclang-linker", "-static-libgcc", "-Xlinker", "--as-needed", "-Xlinker", "--no-export-dynamic",
+    ], .when(configuration: .release))
+]
+
+/// The core's functions that run stand side by side, and its relocations take the short form that glibc has known since
+/// 2.36 (Debian 12): each is a megabyte and more of resident memory (Docs/decisions/0004-own-runtime.md).
+let laidTogether: [LinkerSetting] = [
+    .unsafeFlags([
+        "-Xlinker", "-z", "-Xlinker", "pack-relative-relocs",
+        "-Xlinker", "--symbol-ordering-file=\(Context.packageDirectory)/.make/link/order", "-Xlinker", "--no-warn-symbol-ordering",
     ], .when(configuration: .release))
 ]
 
@@ -80,7 +91,7 @@ let package = Package(
         program(
             "client-manager",
             ["API", "PluginHost", "PluginCheck", "Web", "Kernel", "Transport", "System", "Crypto", "Reactor", "JSON", "Program"],
-            linker: ownRuntime),
+            linker: ownRuntime + laidTogether),
         program("cm-agent", ["Agent", "Reactor", "JSON", "Program"], linker: selfContained),
         program("cm-swarm", ["Agent", "AgentProtocol", "Reactor", "JSON", "Program"], linker: ownRuntime),
         program("cmctl", ["OperatorClient", "Program"], linker: ownRuntime),
@@ -99,7 +110,7 @@ let package = Package(
         tests("KernelTests", [
             "Kernel", "Agent", "Transport", "AgentProtocol", "JSON", "Crypto", "Reactor", "Program", "System",
         ]),
-        tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor"]),
+        tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor", "Program"]),
         tests("PluginHostTests", ["PluginHost", "JSON", "System"], exclude: ["Plugins"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System", "Transport"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON"]),
