@@ -8,7 +8,7 @@ import System
 ///
 /// Confined to one loop. Files are written on two threads of its own: one journals orders (in their order), one starts
 /// holders, settles ends and forgets. At most one start per command: the journal and the lock decide, not this memory.
-public final class HolderExecutor: Executor {
+public final class HolderExecutor: Executor, HolderKeeping {
     public struct Options: Sendable {
         /// Programs at the same time.
         public var running = 64
@@ -30,7 +30,7 @@ public final class HolderExecutor: Executor {
 
     public weak var observer: (any ExecutorObserver)?
 
-    private let loop: EventLoop
+    let loop: EventLoop
     private let options: Options
     private let log: Log?
     private let store: ExecutionStore
@@ -45,9 +45,8 @@ public final class HolderExecutor: Executor {
     private var running = 0
     private var runningLimit: Int
     private var openSpools = 0
-    /// Holders that are our children and have to be reaped.
-    private var holders: [pid_t: ProcessWatch] = [:]
-    private var retries: [CommandID: Timer] = [:]
+    private let holders: HolderReaper
+    private let retries: LaterRetries<CommandID>
 
     /// On the loop, before the session starts: takes up what an earlier agent left. Blocks for as many small files.
     /// - Parameter directory: the agent's data directory `A`.
@@ -55,6 +54,8 @@ public final class HolderExecutor: Executor {
     {
         loop.preconditionCurrent()
         self.loop = loop
+        holders = HolderReaper(on: loop)
+        retries = LaterRetries(on: loop)
         self.options = options
         self.log = log
         let root = directory + "/executions"
@@ -246,7 +247,7 @@ public final class HolderExecutor: Executor {
             take(execution, state)
             pump()
         case .success(.held(let socket, let holder, let descriptor)):
-            reap(ChildProcess(pid: holder, descriptor: Descriptor(owning: descriptor), group: .session))
+            holders.reap(ChildProcess(pid: holder, descriptor: Descriptor(owning: descriptor), group: .session))
             guard socket >= 0 else { return settle(execution) }
             attach(execution, Descriptor(owning: socket))
         }
@@ -310,16 +311,6 @@ public final class HolderExecutor: Executor {
         if status.phase == .finished, let link = execution.link {
             link.close()
             settle(execution)
-        }
-    }
-
-    private func reap(_ holder: consuming ChildProcess) {
-        let pid = holder.pid
-        let watch = ProcessWatch(holder, on: loop) { [weak self] _ in self?.holders[pid] = nil }
-        holders[pid] = watch
-        do throws(ReactorError) { try loop.add(watch) } catch {
-            // It stays a zombie until this process ends; no wrong answer comes of it.
-            holders[pid] = nil
         }
     }
 
@@ -420,31 +411,12 @@ public final class HolderExecutor: Executor {
         execution.closeFiles()
     }
 
-    /// After a failed disk or a full queue: the same again, later. Bounded by the number of executions.
+    /// After a failed disk or a full queue: the same again, later.
     private func retry(_ command: CommandID, milliseconds: UInt64 = 1_000, _ again: @escaping (HolderExecutor) -> Void) {
-        let timer = Timer { [weak self] in
-            guard let self else { return }
-            retries[command] = nil
-            again(self)
-        }
-        retries[command] = timer
-        loop.schedule(timer, afterMilliseconds: milliseconds)
+        retries.schedule(command, afterMilliseconds: milliseconds) { [weak self] in self.map(again) }
     }
 
     private func complain(_ event: StaticString, _ command: CommandID, _ error: any Error) {
         log?.warning(event, ["command": .string("\(command)"), "error": .string("\(error)")])
-    }
-
-    private func confined(_ body: @escaping @Sendable (HolderExecutor) -> Void) -> @Sendable () -> Void {
-        let box = Confined(self, on: loop)
-        return { box.assumeOnLoop(body) }
-    }
-
-    /// A reply from another thread: opens on the loop with the value.
-    private func confined<Value: Sendable>(
-        _ body: @escaping @Sendable (HolderExecutor, Value) -> Void
-    ) -> @Sendable (Value) -> Void {
-        let box = Confined(self, on: loop)
-        return { value in box.post { body($0, value) } }
     }
 }

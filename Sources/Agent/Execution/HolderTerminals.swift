@@ -8,7 +8,7 @@ import System
 ///
 /// Confined to one loop; files are written on one thread of its own. At most one start per terminal: the journal and the
 /// lock decide, not this memory.
-public final class HolderTerminals: TerminalExecutor {
+public final class HolderTerminals: TerminalExecutor, HolderKeeping {
     /// Terminals at the same time, ended ones that the core has not acknowledged included.
     public static let maximum = 64
     /// Looks at an end that is being written.
@@ -63,14 +63,13 @@ public final class HolderTerminals: TerminalExecutor {
         }
     }
 
-    private let loop: EventLoop
+    let loop: EventLoop
     private let log: Log?
     private let store: ExecutionStore
     private let files = BlockingPool(name: "agent-terminals", threads: 1, queue: 1_024)
     private var terminals: [ChannelID: Terminal] = [:]
-    /// Holders that are our children and have to be reaped.
-    private var holders: [pid_t: ProcessWatch] = [:]
-    private var retries: [ChannelID: Timer] = [:]
+    private let holders: HolderReaper
+    private let retries: LaterRetries<ChannelID>
 
     /// On the loop, before the session starts: takes up what an earlier agent left.
     /// - Parameter directory: the agent's data directory `A`.
@@ -80,6 +79,8 @@ public final class HolderTerminals: TerminalExecutor {
     ) throws(SystemError) {
         loop.preconditionCurrent()
         self.loop = loop
+        holders = HolderReaper(on: loop)
+        retries = LaterRetries(on: loop)
         self.log = log
         let root = directory + "/terminals"
         try Files.makeDirectories(root)
@@ -281,7 +282,7 @@ public final class HolderTerminals: TerminalExecutor {
             settle(terminal)
         case .success(.other): settle(terminal)
         case .success(.held(let socket, let holder, let descriptor)):
-            reap(ChildProcess(pid: holder, descriptor: Descriptor(owning: descriptor), group: .session))
+            holders.reap(ChildProcess(pid: holder, descriptor: Descriptor(owning: descriptor), group: .session))
             guard socket >= 0 else { return settle(terminal) }
             hold(terminal, Descriptor(owning: socket))
         }
@@ -329,16 +330,6 @@ public final class HolderTerminals: TerminalExecutor {
         if terminal.cancelWanted { link.send(TerminalPacket(.cancel)) }
     }
 
-    private func reap(_ holder: consuming ChildProcess) {
-        let pid = holder.pid
-        let watch = ProcessWatch(holder, on: loop) { [weak self] _ in self?.holders[pid] = nil }
-        holders[pid] = watch
-        do throws(ReactorError) { try loop.add(watch) } catch {
-            // It stays a zombie until this process ends; no wrong answer comes of it.
-            holders[pid] = nil
-        }
-    }
-
     // MARK: The end
 
     /// The holder has recorded the end and still keeps output.
@@ -379,13 +370,10 @@ public final class HolderTerminals: TerminalExecutor {
     }
 
     private func later(_ channel: ChannelID, milliseconds: UInt64 = HolderTerminals.settleMilliseconds) {
-        let timer = Timer { [weak self] in
-            guard let self else { return }
-            retries[channel] = nil
-            if let terminal = terminals[channel] { settle(terminal) }
+        retries.schedule(channel, afterMilliseconds: milliseconds) { [weak self] in
+            guard let self, let terminal = terminals[channel] else { return }
+            settle(terminal)
         }
-        retries[channel] = timer
-        loop.schedule(timer, afterMilliseconds: milliseconds)
     }
 
     private func refuse(_ terminal: Terminal, _ code: String, _ message: String) {
@@ -415,19 +403,6 @@ public final class HolderTerminals: TerminalExecutor {
 
     private func complain(_ event: StaticString, _ channel: ChannelID, _ error: any Error) {
         log?.warning(event, ["channel": .string("\(channel)"), "error": .string("\(error)")])
-    }
-
-    private func confined(_ body: @escaping @Sendable (HolderTerminals) -> Void) -> @Sendable () -> Void {
-        let box = Confined(self, on: loop)
-        return { box.assumeOnLoop(body) }
-    }
-
-    /// A reply from another thread: opens on the loop with the value.
-    private func confined<Value: Sendable>(
-        _ body: @escaping @Sendable (HolderTerminals, Value) -> Void
-    ) -> @Sendable (Value) -> Void {
-        let box = Confined(self, on: loop)
-        return { value in box.post { body($0, value) } }
     }
 }
 
