@@ -18,7 +18,11 @@ public final class AuditSinks: Sendable {
         self.targets = Array(Set(targets))
     }
 
-    public func start(on loop: EventLoop, log: @escaping @Sendable (Problem) -> Void = { _ in }) {
+    /// - Parameter copied: told of each new position of a sink once it is durable.
+    public func start(
+        on loop: EventLoop, log: @escaping @Sendable (Problem) -> Void = { _ in },
+        copied: @escaping @Sendable (UInt64) -> Void = { _ in }
+    ) {
         for target in targets {
             let writer: any AuditSinkWriter =
                 switch target {
@@ -26,7 +30,7 @@ public final class AuditSinks: Sendable {
                 case .syslog(let path): AuditSyslogSink(path)
                 }
             let sink = Sink(target.name, writer)
-            loop.spawn { await self.run(sink, on: loop, log) }
+            loop.spawn { await self.run(sink, on: loop, copied, log) }
         }
     }
 
@@ -42,7 +46,9 @@ public final class AuditSinks: Sendable {
         }
     }
 
-    private func run(_ sink: Sink, on loop: EventLoop, _ log: @Sendable (Problem) -> Void) async {
+    private func run(
+        _ sink: Sink, on loop: EventLoop, _ copied: @Sendable (UInt64) -> Void, _ log: @Sendable (Problem) -> Void
+    ) async {
         var position: UInt64?
         var pause: UInt64 = 500
         while !stopping.load(ordering: .relaxed) {
@@ -51,7 +57,9 @@ public final class AuditSinks: Sendable {
                 if let position { known = position } else { known = try await stored(sink.name) }
                 position = known
                 if audit.newest > known {
-                    position = try await copy(sink, after: known)
+                    let reached = try await copy(sink, after: known)
+                    position = reached
+                    copied(reached)
                     pause = 500
                     continue
                 }
