@@ -13,9 +13,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def staged():
     """A staged tree with its kit; the proofs run its programs from then on. CM_DIST names one that is there already."""
-    if "CM_DIST" in os.environ:
-        show.BIN = os.path.join(os.environ["CM_DIST"], "bin")
-        return os.environ["CM_DIST"]
+    if show.DIST:
+        show.BIN = os.path.join(show.DIST, "bin")
+        return show.DIST
     dist = os.path.join(show.folder("cm-stage-"), "dist")
     for script, target in ((".make/stage", dist), (".make/sdk", os.path.join(dist, "sdk"))):
         subprocess.run([os.path.join(ROOT, script), target], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=600)

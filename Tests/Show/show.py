@@ -21,6 +21,9 @@ import time
 
 BIN = os.environ.get("CM_BIN") or ".build/release"
 SMALL = os.environ.get("CM_SHOW", "full") == "small"
+# These two are for the proofs alone: a core would warn of variables that it does not know.
+DIST = os.environ.pop("CM_DIST", None)
+_venv = os.environ.pop("CM_VENV", None)
 
 _processes = []
 _folders = []
@@ -62,7 +65,7 @@ def start(arguments, **options):
 
 def environment(*packages):
     """Runs the calling script again inside an environment of its own that has these packages of PyPI, once."""
-    if "CM_VENV" in os.environ:
+    if _venv:
         return
     venv = folder("cm-venv-")
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
@@ -70,7 +73,7 @@ def environment(*packages):
     subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages],
                    check=True, timeout=300)
     sys.exit(subprocess.run([python, os.path.abspath(sys.argv[0]), *sys.argv[1:]],
-                            env={**os.environ, "CM_VENV": venv}).returncode)
+                            env={**os.environ, "CM_VENV": venv, **({"CM_DIST": DIST} if DIST else {})}).returncode)
 
 
 class Events:
