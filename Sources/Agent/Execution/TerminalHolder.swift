@@ -12,8 +12,6 @@ final class TerminalHolder {
     private static let connections = 4
     /// A core that is away keeps its place as the reader for so long; then a lossy terminal runs on without it.
     private static let leaseMilliseconds: UInt64 = 60_000
-    /// Of kept output: the smallest and the largest ring.
-    private static let ringBytes: ClosedRange<UInt64> = 64 << 10...4 << 20
     /// Read in one turn before the sockets are looked at again.
     private static let turnBytes = 64 << 10
     /// The longest that anything goes on without a core, whatever the order says.
@@ -65,7 +63,7 @@ final class TerminalHolder {
         self.files = files
         self.terminal = terminal
         self.controlGroups = controlGroups
-        ring = OutputRing(capacity: Int(min(max(terminal.keptBytes, Self.ringBytes.lowerBound), Self.ringBytes.upperBound)))
+        ring = OutputRing(capacity: Int(min(max(terminal.keptBytes, WireLimits.terminalKeptBytes.lowerBound), WireLimits.terminalKeptBytes.upperBound)))
         outgoing.reserveCapacity(TerminalPacket.maximumBytes)
     }
 

@@ -134,6 +134,8 @@ public enum WireLimits {
     public static let terminalLeadBytes: UInt64 = 256 * 1_024
     /// A core says what has arrived at least so often; the smallest ring holds twice as much.
     public static let terminalArrivalBytes: UInt64 = 32 * 1_024
+    /// Output of a terminal that its holder keeps.
+    public static let terminalKeptBytes: ClosedRange<UInt64> = 64 * 1_024...4 * 1_024 * 1_024
 
     /// Channels with this bit, and not that of terminals, are transfers.
     public static let transferChannel: UInt32 = 0x4000_0000

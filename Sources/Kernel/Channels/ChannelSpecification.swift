@@ -80,7 +80,7 @@ public struct ChannelSpecification: Sendable, Equatable {
         }
         size.rows = UInt16(try Self.number(json, "rows", 1...1_000) ?? 24)
         size.columns = UInt16(try Self.number(json, "columns", 1...1_000) ?? 80)
-        scrollbackBytes = try Self.number(json, "scrollback_bytes", 0...(4 << 20)) ?? scrollbackBytes
+        scrollbackBytes = try Self.number(json, "scrollback_bytes", WireLimits.terminalKeptBytes) ?? scrollbackBytes
         if let lossy = json["lossy"] {
             guard let value = lossy.bool else { throw .invalid("\"lossy\" must be true or false", pointer: "/lossy") }
             isLossy = value

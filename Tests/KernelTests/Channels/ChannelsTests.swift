@@ -37,6 +37,27 @@ import Testing
         }
     }
 
+    /// One bound from the wire over the kernel to the plugin's configuration.
+    @Test func scrollbackHasOneBound() throws {
+        let client = ClientID(high: 1 << 16, low: 7)
+        for bytes in [WireLimits.terminalKeptBytes.lowerBound, WireLimits.terminalKeptBytes.upperBound] {
+            let specification = try ChannelSpecification(
+                ["client": .string("\(client)"), "scrollback_bytes": .integer(Int64(bytes))])
+            #expect(specification.scrollbackBytes == bytes)
+        }
+        for bytes in [WireLimits.terminalKeptBytes.lowerBound - 1, WireLimits.terminalKeptBytes.upperBound + 1] {
+            #expect(throws: Problem.self) {
+                try ChannelSpecification(["client": .string("\(client)"), "scrollback_bytes": .integer(Int64(bytes))])
+            }
+        }
+        let root = "/" + #filePath.split(separator: "/").dropLast(4).joined(separator: "/")
+        let manifest = try JSONValue(parsing: try Files.read(root + "/plugin-manifest.json", limit: 1 << 20))
+        let terminal = try #require(manifest["plugins"]?.array?.first { $0["file"]?.string == "terminal.so" })
+        let bound = terminal["configuration"]?["properties"]?["scrollback_bytes"]
+        #expect(bound?["minimum"]?.integer == Int64(WireLimits.terminalKeptBytes.lowerBound))
+        #expect(bound?["maximum"]?.integer == Int64(WireLimits.terminalKeptBytes.upperBound))
+    }
+
     @Test func anEmptyArgumentListIsTheLoginShell() async throws {
         try await ChannelsFixture.run { fixture in
             let (channel, probe) = try await fixture.open([]) { $0.environment = ["MARK": "here"] }
