@@ -48,7 +48,12 @@ struct CommandMetrics {
             log.error("command.record-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
         observers.event = { event in
-            if event.kind == .submitted { submitted.add() }
+            switch event.kind {
+            case .submitted:
+                submitted.add()
+                log.debug("command.submitted", logFields(event))
+            case .finished: log.debug("command.finished", logFields(event))
+            }
             events.publish(
                 Event(kind: event.kind.rawValue, client: event.client) {
                     (
@@ -62,4 +67,11 @@ struct CommandMetrics {
         }
         self.observers = observers
     }
+}
+
+private func logFields(_ event: CommandEvent) -> JSONObject {
+    [
+        "command": .string("\(event.command)"), "correlation": .string(event.correlation), "by": .string(event.principal),
+        "targets": .integer(Int64(event.targetCount)),
+    ]
 }

@@ -109,7 +109,7 @@ final class CoreProcess: Sendable {
     private func listen(_ kernel: Kernel, _ tls: TLSContext?, _ table: RouteTable) async throws -> HTTPServer {
         let address = try CoreProcess.listenAddress(configuration)
         let sockets = try Respawn.inherited() ?? ListeningSocket.openAll(at: address, count: loops.count)
-        let pipeline = CoreRoutes.pipeline(kernel, configuration, table)
+        let pipeline = CoreRoutes.pipeline(kernel, configuration, table, log)
         var settings = HTTPServerConfiguration()
         settings.unauthenticatedPerAddress = configuration[CoreConfiguration.strangersPerAddress]
         settings.connectionsPerLoop = configuration[CoreConfiguration.connections]

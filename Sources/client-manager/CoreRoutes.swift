@@ -54,11 +54,14 @@ enum CoreRoutes {
         try table.apply([.set(RouteGroup(.core, routes: routes))])
     }
 
-    static func pipeline(_ kernel: Kernel, _ configuration: Configuration, _ table: RouteTable) -> Pipeline {
+    static func pipeline(_ kernel: Kernel, _ configuration: Configuration, _ table: RouteTable, _ log: Log) -> Pipeline {
         Pipeline(
             table: table, gate: SecurityGate(security: kernel.security, store: kernel.store),
             origins: OriginPolicy(
                 hosts: configuration[CoreConfiguration.hosts], origins: configuration[CoreConfiguration.origins]),
-            observe: { [metrics = RequestMetrics(kernel.metrics)] in metrics.observe($0, $1, $2) })
+            observe: { [metrics = RequestMetrics(kernel.metrics), log = RequestLog(log)] answered in
+                metrics.observe(answered)
+                log.observe(answered)
+            })
     }
 }

@@ -1,5 +1,6 @@
 import JSON
 import Kernel
+import Program
 import Reactor
 import Synchronization
 import Testing
@@ -41,7 +42,7 @@ private final class TestGate: Gate {
 @Suite struct PipelineTests {
     private let gate = TestGate()
 
-    private func pipeline() throws -> Pipeline {
+    private func pipeline(_ observe: @escaping @Sendable (AnsweredRequest) -> Void = { _ in }) throws -> Pipeline {
         var routes: [Route] = []
         routes.append(Route(.get, "/open", access: .open, "o", answers: []) { (_) async throws(Problem) in .text("hello").tagged("v1") })
         routes.append(Route(.get, "/read/{id}", right: "client.read", "r", query: [.query("limit", .integer(in: 1...10))],
@@ -52,11 +53,12 @@ private final class TestGate: Gate {
         })
         return Pipeline(
             table: try RouteTable(core: routes), gate: gate, origins: OriginPolicy(hosts: ["core.test"], origins: ["https://console.test"]),
-            observe: { _, _, _ in })
+            observe: observe)
     }
 
     private func call(
-        _ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders = [:], token: String? = "good", body: String = ""
+        _ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders = [:], token: String? = "good", body: String = "",
+        observe: @escaping @Sendable (AnsweredRequest) -> Void = { _ in }
     ) async throws -> Response {
         var headers = headers
         if headers["host"] == nil { headers.set("host", "127.0.0.1:1") }
@@ -64,7 +66,7 @@ private final class TestGate: Gate {
         let head = HTTPRequestHead(
             method: method, target: target, minorVersion: 1, headers: headers, framing: .length(UInt64(body.utf8.count)),
             host: headers["host"] ?? "")
-        let pipeline = try pipeline()
+        let pipeline = try pipeline(observe)
         switch pipeline.plan(head, address: "192.0.2.1") {
         case .refuse(let response): return response
         case .accept(let matched, _):
@@ -110,6 +112,30 @@ private final class TestGate: Gate {
         #expect(own.headers["x-correlation-id"] == "mine-1")
         let spoiled = try await call(.get, "/open", ["x-correlation-id": "a b"], token: nil)
         #expect(spoiled.headers["x-correlation-id"] != "a b")
+    }
+
+    @Test func aRequestIsLoggedByItsCorrelationId() async throws {
+        let lines = Mutex<[String]>([])
+        let log = Log(level: .debug) { line in lines.withLock { $0.append(String(decoding: line, as: UTF8.self)) } }
+        _ = try await call(.get, "/read/1", ["x-correlation-id": "mine-2"], observe: RequestLog(log).observe)
+        let line = try JSONValue(parsing: try #require(lines.withLock { $0.first }))
+        #expect(line["event"]?.string == "request.answered")
+        #expect(line["level"]?.string == "debug")
+        #expect(line["correlation"]?.string == "mine-2")
+        #expect(line["route"]?.string == "/read/{id}")
+        #expect(line["status"]?.integer == 200)
+        // At the level that ships a request leaves no line.
+        log.level = .info
+        _ = try await call(.get, "/read/1", observe: RequestLog(log).observe)
+        #expect(lines.withLock { $0.count } == 1)
+        RequestLog(log).observe(
+            AnsweredRequest(
+                route: Route(.get, "/broken", access: .open, "b", answers: []) { (_) async throws(Problem) in .text("") },
+                status: 500, nanoseconds: 2_000, correlation: "mine-3"))
+        let warning = try JSONValue(parsing: try #require(lines.withLock { $0.last }))
+        #expect(warning["event"]?.string == "request.failed")
+        #expect(warning["correlation"]?.string == "mine-3")
+        #expect(warning["duration_us"]?.integer == 2)
     }
 
     @Test(arguments: ["/read/1?limit=0", "/read/1?limit=x", "/read/1?other=1", "/read/1?limit=1&limit=2"])

@@ -51,7 +51,7 @@ private final class RegistryAPI: Sendable {
         let routes = clientRoutes(enrollment, scope: scope) + groupRoutes(clients, scope: scope)
             + enrollmentRoutes(enrollment) + enrollmentTokenRoutes(enrollment, scope: scope)
         pipeline = Pipeline(
-            table: try RouteTable(core: routes), gate: NamesGate(), origins: OriginPolicy(hosts: [], origins: []), observe: { _, _, _ in })
+            table: try RouteTable(core: routes), gate: NamesGate(), origins: OriginPolicy(hosts: [], origins: []), observe: { _ in })
         loop = try EventLoop.start(name: "test")
     }
 

@@ -67,7 +67,7 @@ final class WebFixture: Sendable {
         gate = FixtureGate(rights)
         table = try RouteTable(core: core)
         pipeline = Pipeline(
-            table: table, gate: gate, origins: OriginPolicy(hosts: [], origins: []), observe: { _, _, _ in })
+            table: table, gate: gate, origins: OriginPolicy(hosts: [], origins: []), observe: { _ in })
         loop = try EventLoop.start(name: "web")
         server = try await HTTPServer.start(at: SocketAddress(ip: .loopback, port: 0), on: [loop]) { [pipeline] loop in
             WebService(pipeline: pipeline, loop: loop, times: times)

@@ -36,6 +36,8 @@ public struct CommandEvent: Sendable {
     public var command: CommandID
     public var title: String
     public var principal: String
+    /// Of the request that it came with.
+    public var correlation: String
     public var targetCount: Int
     public var counts: OutcomeCounts
     /// The only client of a command for one.

@@ -307,7 +307,7 @@ public final class Commands: Sendable {
         observers.event(
             CommandEvent(
                 kind: kind, command: command.id, title: specification.title, principal: specification.principal,
-                targetCount: count, counts: counts, client: client))
+                correlation: specification.correlation, targetCount: count, counts: counts, client: client))
         if kind == .finished { observers.commandTook(now() &- command.id.milliseconds) }
     }
 

@@ -10,12 +10,12 @@ public final class Pipeline: Sendable {
     let gate: any Gate
     private let origins: OriginPolicy
     private let correlations = CorrelationSource()
-    /// Called once per answer: route pattern (or "none"), status, nanoseconds.
-    private let observe: @Sendable (Route?, Int, UInt64) -> Void
+    /// Called once per answer.
+    private let observe: @Sendable (AnsweredRequest) -> Void
 
     public init(
         table: RouteTable, gate: any Gate, origins: OriginPolicy,
-        observe: @escaping @Sendable (Route?, Int, UInt64) -> Void
+        observe: @escaping @Sendable (AnsweredRequest) -> Void
     ) {
         self.table = table
         self.gate = gate
@@ -127,13 +127,19 @@ public final class Pipeline: Sendable {
             response.headers.set("ratelimit-remaining", String(limit.remaining))
             response.headers.set("ratelimit-reset", String(limit.resetSeconds))
         }
-        observe(matched.route, response.status, monotonicNanoseconds() - begin)
+        observe(
+            AnsweredRequest(
+                route: matched.route, status: response.status, nanoseconds: monotonicNanoseconds() - begin,
+                correlation: matched.correlation))
         return finish(response, head, matched.route, matched.correlation)
     }
 
     /// For what is no answer any more.
     func observed(_ admission: Admission, status: Int) {
-        observe(admission.matched.route, status, monotonicNanoseconds() - admission.begin)
+        observe(
+            AnsweredRequest(
+                route: admission.matched.route, status: status, nanoseconds: monotonicNanoseconds() - admission.begin,
+                correlation: admission.matched.correlation))
     }
 
     func watch(_ principal: Principal, _ ended: @escaping @Sendable () -> Void) -> AnyObject? {
@@ -151,7 +157,9 @@ public final class Pipeline: Sendable {
         } catch {
             var response = error.response(correlation: matched.correlation)
             if error.status == 401 { response.headers.set("www-authenticate", "Bearer") }
-            observe(matched.route, response.status, 0)
+            observe(
+                AnsweredRequest(
+                    route: matched.route, status: response.status, nanoseconds: 0, correlation: matched.correlation))
             return finish(response, head, matched.route, matched.correlation)
         }
     }

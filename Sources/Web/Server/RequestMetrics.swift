@@ -1,6 +1,22 @@
 import Program
 import Synchronization
 
+/// What is counted and logged of a request.
+public struct AnsweredRequest: Sendable {
+    public let route: Route
+    public let status: Int
+    /// From the whole request to its answer.
+    public let nanoseconds: UInt64
+    public let correlation: String
+
+    public init(route: Route, status: Int, nanoseconds: UInt64, correlation: String) {
+        self.route = route
+        self.status = status
+        self.nanoseconds = nanoseconds
+        self.correlation = correlation
+    }
+}
+
 /// Requests by area and status, and how long they took.
 public final class RequestMetrics: Sendable {
     private let metrics: Metrics
@@ -23,15 +39,15 @@ public final class RequestMetrics: Sendable {
             bounds: Histogram.latencyBounds)
     }
 
-    public func observe(_ route: Route?, _ status: Int, _ nanoseconds: UInt64) {
-        seconds.observe(nanoseconds: nanoseconds)
-        var key = Key(area: route?.area ?? "none", status: status)
+    public func observe(_ answered: AnsweredRequest) {
+        seconds.observe(nanoseconds: answered.nanoseconds)
+        var key = Key(area: answered.route.area, status: answered.status)
         let (known, isFull) = counters.withLock { ($0[key], $0.count >= RequestMetrics.maximumCounters) }
         if let known { return known.add() }
-        if isFull { key = Key(area: "other", status: status) }
+        if isFull { key = Key(area: "other", status: answered.status) }
         let counter = metrics.counter(
             "client_manager_http_requests_total", "Requests by area and status.",
-            labels: [("area", key.area), ("status", String(status))])
+            labels: [("area", key.area), ("status", String(answered.status))])
         counters.withLock { $0[key] = counter }
         counter.add()
     }
