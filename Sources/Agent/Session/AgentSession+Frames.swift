@@ -20,7 +20,7 @@ extension AgentSession: WebSocketDelegate {
                 try frames(message, on: socket)
             }
         } catch { broken(error) }
-        if phase == .online { pump() }
+        if phase == .online { pumpSoon() }
     }
 
     private func open(_ message: borrowing RawSpan) throws(WireError) -> [UInt8] {
@@ -146,7 +146,7 @@ extension AgentSession: WebSocketDelegate {
         guard self.socket === socket, phase == .online else { return }
         // Somebody waits for a terminal's output, so it goes first.
         terminalExecutor?.resumeOutput()
-        pump()
+        pumpSoon()
     }
 
     public func webSocketClosed(_ socket: WebSocketConnection, _ code: WebSocketCloseCode, _ reason: String) {

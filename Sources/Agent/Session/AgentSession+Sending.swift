@@ -66,20 +66,23 @@ extension AgentSession: ExecutorObserver {
         }
     }
 
-    /// Sends what may go now: starts first, then output while the socket takes it, then the ends that this completes.
+    /// Sends what may go now: starts first, then output while the socket and the pace take it, then the ends that this
+    /// completes.
     func pump() {
         guard phase == .online, let socket else { return }
+        var left = pace.allowance(at: loop.now)
         while true {
             writer.reset()
             terminals.writeControl(to: &writer)
             let isComplete = channels.writeControl(to: &writer)
             var hasOutput = false
-            if isComplete, !socket.isOverHighMark, let piece = channels.nextOutput() {
+            if isComplete, left > 0, !socket.isOverHighMark, let piece = channels.nextOutput() {
                 hasOutput = true
                 let count = writer.data(
                     stream: piece.stream, channel: piece.channel, offset: piece.offset, maximum: piece.maximum
                 ) { span in executor.read(piece.command, piece.stream, at: piece.offset, into: &span) }
                 channels.sent(piece, count)
+                left -= count
                 // Most executions end with this piece: their exit shares the message.
                 _ = channels.writeControl(to: &writer)
             } else if isComplete, writer.bytes.isEmpty, !socket.isOverHighMark {
@@ -88,8 +91,23 @@ extension AgentSession: ExecutorObserver {
             }
             send(&writer)
             guard hasOutput || !isComplete, self.socket === socket else { break }
+            if hasOutput, left <= 0 {
+                pumpLater()
+                break
+            }
         }
         if channels.openChannels == 0 { writer.release() }
+    }
+
+    /// The turn has had its output.
+    private func pumpLater() {
+        guard pace.spent(at: loop.now) else { return pumpSoon() }
+        let timer = paceTimer ?? Timer { [weak self] in
+            self?.pace.resume()
+            self?.pump()
+        }
+        paceTimer = timer
+        loop.schedule(timer, afterMilliseconds: OutputPaceStateMachine.pauseMilliseconds)
     }
 
     /// One message of what `body` writes.

@@ -39,7 +39,9 @@ extension AgentSession: TerminalObserver {
         case .detach(let channel): terminalExecutor.detach(channel)
         case .credit(let channel, let offset): terminalExecutor.credit(channel, upTo: offset)
         case .arrived(let channel, let offset): terminalExecutor.arrived(channel, upTo: offset)
-        case .input(let channel, let offset): terminalExecutor.input(channel, at: offset, payload)
+        case .input(let channel, let offset):
+            pace.typed(at: loop.now)
+            terminalExecutor.input(channel, at: offset, payload)
         case .inputEnd(let channel): terminalExecutor.endInput(channel)
         case .resize(let channel, let size): terminalExecutor.resize(channel, size)
         case .signal(let channel, let signal): terminalExecutor.signal(channel, signal)

@@ -75,6 +75,8 @@ public final class AgentSession {
     /// Loop time of the last bytes from the core.
     var heardAt: UInt64 = 0
     var isPumpPosted = false
+    var pace = OutputPaceStateMachine()
+    var paceTimer: Timer?
     private var reconnect: ReconnectStateMachine
     var failedServers: Set<Int> = []
     private var serverIndex = 0

@@ -6,6 +6,12 @@ public protocol ExecutionLink: AnyObject, Sendable {
     func send(_ order: Order)
     func cancel(_ command: CommandID)
     func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64)
+    /// When somebody last typed into a terminal of this client, monotonic nanoseconds; 0: never.
+    var typedAt: UInt64 { get }
+}
+
+extension ExecutionLink {
+    public var typedAt: UInt64 { 0 }
 }
 
 extension AgentLink: ExecutionLink {}

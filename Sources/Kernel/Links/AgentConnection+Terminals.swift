@@ -176,6 +176,7 @@ extension AgentConnection {
     /// Sends the input that the window has room for.
     func flushInput(_ channel: Channel) {
         guard let (terminals, number) = place(of: channel), let room = terminals.machine.inputRoom(number) else { return }
+        link?.typing(at: home.loop.now)
         write { writer in
             channel.unsent(from: room.offset, { terminals.machine.input(number, $0, to: &writer) }, room: room.count)
             if let offset = terminals.machine.inputRoom(number)?.offset, channel.isInputOver(at: offset) {

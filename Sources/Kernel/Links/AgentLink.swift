@@ -1,5 +1,6 @@
 import AgentProtocol
 import Reactor
+import Synchronization
 
 /// The core's handle of one accepted agent connection: it may travel between threads; the connection itself stays on
 /// its loop. Every call is asynchronous mail (at once on the link's own loop); on a link that is down it does nothing.
@@ -13,6 +14,7 @@ public final class AgentLink: Sendable {
     let hasFiles: Bool
     /// `nil` only in tests of the services that use links.
     private let connection: Confined<AgentConnection>?
+    private let typed = Atomic<UInt64>(0)
 
     init(
         client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false, hasFiles: Bool = false,
@@ -58,6 +60,10 @@ public final class AgentLink: Sendable {
             connection.post { $0.checkLiveness(milliseconds: UInt64(clamping: timeoutMilliseconds), continuation) }
         }
     }
+
+    /// Told by the connection; read by whoever gives credit to output that would stand before an echo.
+    public var typedAt: UInt64 { typed.load(ordering: .relaxed) }
+    func typing(at now: UInt64) { typed.store(now, ordering: .relaxed) }
 
     /// Input of a terminal waits. On the link's loop without an allocation.
     func flushInput(of channel: Channel) {

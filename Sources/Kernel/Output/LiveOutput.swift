@@ -31,6 +31,7 @@ final class LiveOutput: Sendable {
         /// Kept, not yet written to a segment.
         var pending = StreamPair<[UInt8]>([], [])
         var extents = StreamPair(OutputExtents(), OutputExtents())
+        /// Over the present link.
         var granted = StreamPair<UInt64>(0, 0)
         var truncated = false
         /// The writer has it in its list.
@@ -90,8 +91,14 @@ final class LiveOutput: Sendable {
             let old = have - offset
             guard UInt64(bytes.byteCount) > old else { return .small(0) }
             let new = bytes.extracting(Int(old)..<bytes.byteCount)
+            if state.link !== link {
+                // Each link begins with the first window, whatever was granted over the one before.
+                state.link = link
+                for stream in OutputStream.allCases {
+                    state.granted[stream] = state.received[stream] + WireLimits.initialWindowBytes
+                }
+            }
             state.received[stream] += UInt64(new.byteCount)
-            if state.link !== link { state.link = link }
 
             let room = limit - min(limit, state.kept.output + state.kept.errors)
             let count = min(new.byteCount, Int(clamping: room))

@@ -11,6 +11,10 @@ public struct OutputLimits: Sendable {
     public var unwrittenBytes = 64 << 20
     /// Credit beyond what is written, per stream.
     public var windowBytes: UInt64 = 256 << 10
+    /// The same for a client into whose terminal somebody types: an echo stands behind what is under way.
+    public var windowBesideTyping: UInt64 = 48 << 10
+    /// So long after a keystroke.
+    public var typingNanoseconds: UInt64 = 2_000_000_000
     /// Bytes in the segments of unfinished targets of one client; more are dropped and marked as truncated.
     public var bytesPerClient: UInt64 = 8 << 30
     /// Bytes of all segment files; the oldest are removed first.
@@ -111,7 +115,10 @@ public final class OutputStore: Sendable {
             work.isScheduled = true
             return true
         }
-        if schedule { self.schedule() }
+        guard schedule else { return }
+        // After everything that the loop reads in this turn: the thread then writes it in one go, and neither wakes the
+        // other for each frame.
+        if let loop = EventLoop.current { loop.post { [self] in self.schedule() } } else { self.schedule() }
     }
 
     private func schedule() {
@@ -230,14 +237,19 @@ public final class OutputStore: Sendable {
         onWritten.withLock { $0.body }?(output)
     }
 
-    /// Credit up to a window beyond what is written. Above half of the backlog's bound it waits for the next round.
+    /// Credit up to a window beyond what is written, a quarter of it at a time: each costs a frame and a turn on both
+    /// sides. Above half of the backlog's bound it waits for the next round.
     private func giveCredit(_ output: LiveOutput) {
         let mayGrow = unwritten.load(ordering: .relaxed) < limits.unwrittenBytes / 2
+        let now = monotonicNanoseconds()
         for stream in OutputStream.allCases {
             let (link, credit, retry) = output.state.withLock { state -> ((any ExecutionLink)?, UInt64, Bool) in
                 guard state.received[stream] > 0, let link = state.link else { return (nil, 0, false) }
-                let credit = state.received[stream] - UInt64(state.pending[stream].count) + limits.windowBytes
-                guard credit > state.granted[stream] else { return (nil, 0, false) }
+                let typedAt = link.typedAt
+                let isTyping = typedAt != 0 && now < typedAt &+ limits.typingNanoseconds
+                let window = isTyping ? limits.windowBesideTyping : limits.windowBytes
+                let credit = state.received[stream] - UInt64(state.pending[stream].count) + window
+                guard credit >= state.granted[stream] + window / 4 else { return (nil, 0, false) }
                 guard mayGrow else {
                     defer { state.isQueued = true }
                     return (nil, 0, !state.isQueued)

@@ -1,5 +1,6 @@
 import AgentProtocol
 import Glibc
+import Reactor
 import Synchronization
 
 @testable import Kernel
@@ -20,6 +21,10 @@ final class FakeLink: ExecutionLink {
     var orders: [CommandID] { noted.withLock { $0.orders.map(\.command) } }
     var cancels: [CommandID] { noted.withLock { $0.cancels } }
     var grants: [UInt64] { noted.withLock { $0.grants } }
+
+    private let typed = Atomic<UInt64>(0)
+    var typedAt: UInt64 { typed.load(ordering: .relaxed) }
+    func typing() { typed.store(monotonicNanoseconds(), ordering: .relaxed) }
 }
 
 /// Lets everybody run everything on the named clients, unless told otherwise.
