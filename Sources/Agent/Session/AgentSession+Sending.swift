@@ -76,18 +76,20 @@ extension AgentSession: ExecutorObserver {
             terminals.writeControl(to: &writer)
             let isComplete = channels.writeControl(to: &writer)
             var hasOutput = false
-            if isComplete, left > 0, !socket.isOverHighMark, let piece = channels.nextOutput() {
-                hasOutput = true
-                let count = writer.data(
-                    stream: piece.stream, channel: piece.channel, offset: piece.offset, maximum: piece.maximum
-                ) { span in executor.read(piece.command, piece.stream, at: piece.offset, into: &span) }
-                channels.sent(piece, count)
-                left -= count
-                // Most executions end with this piece: their exit shares the message.
-                _ = channels.writeControl(to: &writer)
-            } else if isComplete, writer.bytes.isEmpty, !socket.isOverHighMark {
-                // Files go when nothing else wants to: a message of its own, because its bound is one piece.
-                hasOutput = writeNextPiece()
+            if isComplete, left > 0, !socket.isOverHighMark {
+                if let piece = channels.nextOutput() {
+                    hasOutput = true
+                    let count = writer.data(
+                        stream: piece.stream, channel: piece.channel, offset: piece.offset, maximum: piece.maximum
+                    ) { span in executor.read(piece.command, piece.stream, at: piece.offset, into: &span) }
+                    channels.sent(piece, count)
+                    // Most executions end with this piece: their exit shares the message.
+                    _ = channels.writeControl(to: &writer)
+                } else if writer.bytes.isEmpty {
+                    // Files go when nothing else wants to: a message of its own, because its bound is one piece.
+                    hasOutput = writeNextPiece()
+                }
+                if hasOutput { left -= writer.bytes.count }
             }
             send(&writer)
             guard hasOutput || !isComplete, self.socket === socket else { break }

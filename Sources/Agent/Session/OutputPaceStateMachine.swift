@@ -1,6 +1,6 @@
 import AgentProtocol
 
-/// How much output of commands may go in one turn of the loop, so that what somebody types, and its echo, finds the loop
+/// How much output of commands, and of files, may go in one turn of the loop, so that what somebody types, and its echo, finds the loop
 /// and the processor free. While nobody types a turn just has an end; beside a keystroke there is a pause between two
 /// turns as well, which still leaves some 30 MB a second.
 struct OutputPaceStateMachine {
