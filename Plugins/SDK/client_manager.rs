@@ -84,6 +84,7 @@ pub const CM_CAPABILITY_SECRETS: &str = "secrets";
 pub const CM_CAPABILITY_AUDIT_READ: &str = "audit.read";
 pub const CM_CAPABILITY_FILES: &str = "files";
 pub const CM_CAPABILITY_ENROLLMENT: &str = "enrollment";
+pub const CM_CAPABILITY_PRIVATE: &str = "private-files";
 
 // the host
 
@@ -318,6 +319,27 @@ pub struct cm_channels {
     pub detach: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
 }
 
+// cm.private_files/1 (private-files): secret content in a client's memory
+
+pub const CM_INTERFACE_PRIVATE_FILES: &str = "cm.private_files/1";
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_private_file_callbacks {
+    pub head: cm_head,
+    pub done: Option<unsafe extern "C" fn(*mut c_void, i32, cm_text)>,
+    pub destroy: Option<unsafe extern "C" fn(*mut c_void)>,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_private_files {
+    pub head: cm_head,
+    pub put: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, cm_bytes, *const cm_private_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+    pub remove: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, *const cm_private_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+    pub list: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *const cm_private_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+}
+
 // cm.jobs/1 (jobs)
 
 pub const CM_INTERFACE_JOBS: &str = "cm.jobs/1";
@@ -539,6 +561,8 @@ const _: () = assert!(std::mem::size_of::<cm_metrics>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_executor>() == 56);
 const _: () = assert!(std::mem::size_of::<cm_files>() == 112);
 const _: () = assert!(std::mem::size_of::<cm_enrollment>() == 48);
+const _: () = assert!(std::mem::size_of::<cm_private_file_callbacks>() == 24);
+const _: () = assert!(std::mem::size_of::<cm_private_files>() == 32);
 
 // helpers
 

@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int cm_open_beneath(int root, const char *path, int flags, mode_t mode, int links) {
@@ -92,3 +94,9 @@ int cm_pipe(int *read_end, int *write_end, int capacity) {
 }
 
 int cm_set_close_on_exec(int fd, int on) { return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0) < 0 ? -errno : 0; }
+
+int cm_in_memory(const char *path) {
+    struct statfs status;
+    if (statfs(path, &status) != 0) return -errno;
+    return status.f_type == TMPFS_MAGIC || (unsigned)status.f_type == RAMFS_MAGIC;
+}

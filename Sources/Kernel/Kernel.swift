@@ -69,6 +69,7 @@ public final class Kernel: Sendable {
     public let schedules: Schedules
     public let channels: Channels
     public let transfers: Transfers
+    public let privateFiles: PrivateFiles
     public let links: AgentEndpoint
 
     /// Of every area; the order is that of their first release.
@@ -159,6 +160,7 @@ public final class Kernel: Sendable {
             report: { problem in
                 log.error("channels.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
             })
+        privateFiles = PrivateFiles(store: store, clients: clients, security: security)
         transfers = try await Transfers.open(
             store: store, clients: clients, security: security, files: files, events: events, settings: settings,
             report: { problem in

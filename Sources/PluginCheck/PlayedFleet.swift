@@ -1,7 +1,7 @@
 import CPluginABI
 import JSON
 
-// cm.clients, cm.commands and cm.channels of the played core: a fleet of nobody.
+// cm.clients, cm.commands, cm.channels and cm.private_files of the played core: a fleet of nobody.
 
 /// A client of a fleet that has none.
 private func noClient(_ error: CError) -> cm_status { fail(CM_E_NOT_FOUND, error, "no such client while a plugin is checked") }
@@ -153,4 +153,45 @@ func channelsClose(_ context: Context, _ channel: UInt64) -> cm_status {
 }
 func channelsDetach(_ context: Context, _ channel: UInt64) -> cm_status {
     noChannel(context, channel, "cm.channels/1 detach")
+}
+
+// MARK: cm.private_files/1
+
+private func noPrivateFile(
+    _ context: Context, _ function: StaticString, _ client: cm_text, _ callbacks: UnsafePointer<cm_private_file_callbacks>,
+    _ own: Opaque, _ error: CError, _ check: (PlayedHost) -> Void
+) -> cm_status {
+    guard let host = core(context, function) else { return CM_E_INVALID }
+    host.checkHead(callbacks.pointee.head, atLeast: MemoryLayout<cm_private_file_callbacks>.size, function)
+    let status = host.enter(function, .any)
+    _ = host.text(client, function)
+    check(host)
+    callbacks.pointee.destroy?(own)
+    guard status == nil else { return fail(CM_E_BUSY, error, "played refusal") }
+    return noClient(error)
+}
+
+func privateFilesPut(
+    _ context: Context, _ actor: UInt64, _ client: cm_text, _ specification: cm_text, _ content: cm_bytes,
+    _ callbacks: UnsafePointer<cm_private_file_callbacks>, _ own: Opaque, _ error: CError
+) -> cm_status {
+    let function: StaticString = "cm.private_files/1 put"
+    return noPrivateFile(context, function, client, callbacks, own, error) { host in
+        if host.json(specification, function).object == nil { host.misuse("\(function): the specification is no JSON object") }
+    }
+}
+
+func privateFilesRemove(
+    _ context: Context, _ actor: UInt64, _ client: cm_text, _ name: cm_text,
+    _ callbacks: UnsafePointer<cm_private_file_callbacks>, _ own: Opaque, _ error: CError
+) -> cm_status {
+    let function: StaticString = "cm.private_files/1 remove"
+    return noPrivateFile(context, function, client, callbacks, own, error) { _ = $0.text(name, function) }
+}
+
+func privateFilesList(
+    _ context: Context, _ actor: UInt64, _ client: cm_text, _ callbacks: UnsafePointer<cm_private_file_callbacks>,
+    _ own: Opaque, _ error: CError
+) -> cm_status {
+    noPrivateFile(context, "cm.private_files/1 list", client, callbacks, own, error) { _ in }
 }

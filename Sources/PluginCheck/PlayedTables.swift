@@ -67,6 +67,9 @@ final class PlayedTables: Sendable {
                 head: cm_head(), core: enrollmentCore, token_create: enrollmentTokenCreate,
                 token_revoke: enrollmentTokenRevoke, agent: enrollmentAgent, agent_read: enrollmentAgentRead))
         add(
+            CM_INTERFACE_PRIVATE_FILES, [CM_CAPABILITY_PRIVATE],
+            cm_private_files(head: cm_head(), put: privateFilesPut, remove: privateFilesRemove, list: privateFilesList))
+        add(
             CM_INTERFACE_JOBS, [CM_CAPABILITY_JOBS],
             cm_jobs(
                 head: cm_head(), kind_add: jobsKindAdd, kind_remove: jobsKindRemove, submit: jobsSubmit, cancel: jobsCancel,

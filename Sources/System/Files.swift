@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// What `stat` says about a file.
@@ -172,6 +173,13 @@ public enum Files {
         var status = statvfs()
         guard statvfs(path, &status) == 0 else { throw .last("statvfs", path) }
         return UInt64(status.f_bavail) &* UInt64(status.f_frsize)
+    }
+
+    /// Whether the file system of `path` lives in memory and nowhere else (tmpfs, ramfs; what swaps is another matter).
+    public static func isInMemory(_ path: String) throws(SystemError) -> Bool {
+        let answer = cm_in_memory(path)
+        guard answer >= 0 else { throw SystemError("statfs", path, code: -answer) }
+        return answer > 0
     }
 
     /// The directory that holds `path`: `/a` for `/a/b`, `.` for `b`, `nil` for `/`.

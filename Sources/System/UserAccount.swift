@@ -71,3 +71,26 @@ public struct UserAccount: Sendable, Equatable {
         }
     }
 }
+
+/// A group of this machine.
+public enum UserGroup {
+    /// Its number, by name or by number. `nil`: no such group. Blocks while the databases are asked.
+    public static func find(_ text: String) throws(SystemError) -> gid_t? {
+        var size = 1_024
+        while true {
+            let buffer = UnsafeMutablePointer<CChar>.allocate(capacity: size)
+            defer { buffer.deallocate() }
+            var entry = group()
+            var found: UnsafeMutablePointer<group>?
+            let code =
+                gid_t(text).map { getgrgid_r($0, &entry, buffer, size, &found) }
+                ?? getgrnam_r(text, &entry, buffer, size, &found)
+            if code == ERANGE, size < 1 << 20 {
+                size *= 4
+                continue
+            }
+            if code != 0, code != ENOENT, code != ESRCH { throw SystemError("getgrnam_r", text, code: code) }
+            return found == nil ? nil : entry.gr_gid
+        }
+    }
+}

@@ -9,7 +9,8 @@ import System
 /// ```json
 /// { "allow": [["/usr/bin/systemctl", "status", "*"], ["uptime"]], "deny": [["rm", "**"]],
 ///   "shell": false, "scripts": false, "terminals": false, "users": ["nobody"], "maximum_running": 4,
-///   "files": true, "file_writes": false, "file_roots": ["/srv", "/var/log"] }
+///   "files": true, "file_writes": false, "file_roots": ["/srv", "/var/log"],
+///   "private_files": { "directory": "/run/secrets-of-apps", "owners": ["app"], "hooks": [["reload", "app.service"]] } }
 /// ```
 /// A rule is a list of patterns, one per argument; `*` stands for any text inside one argument, `**` as the last
 /// element for any further arguments. A deny rule whose first pattern has no slash also matches the last part of a
@@ -17,6 +18,8 @@ import System
 /// unless they are set to true. `terminals` set to false refuses all programs that somebody works with; a login shell is
 /// a shell. `users` names who commands may run as; `maximum_running` can only lower the bound. `files` set to false refuses
 /// all work on files, `file_writes` every change of them; `file_roots` are the only directories in which it is done.
+/// `private_files` set to false refuses them; `owners` are the users whom they may be for; a hook is refused unless it matches
+/// a rule of `hooks`.
 struct LocalPolicy: Sendable, Equatable {
     static let maximumBytes = 256 << 10
 
@@ -30,8 +33,18 @@ struct LocalPolicy: Sendable, Equatable {
     var files: Bool?
     var fileWrites: Bool?
     var fileRoots: [String]?
+    var privateFiles = PrivateFiles()
     /// Why the file cannot be understood.
     var fault: String?
+
+    struct PrivateFiles: Sendable, Equatable {
+        var isAllowed = true
+        /// Where they go, instead of the usual places.
+        var directory: String?
+        /// `nil`: whoever the order names.
+        var owners: [String]?
+        var hooks: [[String]] = []
+    }
 
     /// No file: everything is allowed.
     static let open = LocalPolicy()
@@ -75,11 +88,27 @@ struct LocalPolicy: Sendable, Equatable {
                 if fileRoots?.contains(where: { !FilePath.isPlain($0) }) ?? false {
                     fault = "file_roots has to be a list of absolute paths without '.' and '..'"
                 }
+            case "private_files": readPrivateFiles(member.value)
             default:
                 fault = """
                     unknown key '\(member.key)'; known: allow, deny, shell, scripts, terminals, users, maximum_running, files, \
-                    file_writes, file_roots
+                    file_writes, file_roots, private_files
                     """
+            }
+        }
+    }
+
+    private mutating func readPrivateFiles(_ value: JSONValue) {
+        if let isAllowed = value.bool { return privateFiles.isAllowed = isAllowed }
+        guard let object = value.object else { return fault = "private_files has to be an object, true or false" }
+        for member in object {
+            switch member.key {
+            case "directory":
+                privateFiles.directory = member.value.string
+                if member.value.string?.hasPrefix("/") != true { fault = "private_files.directory has to be an absolute path" }
+            case "owners": privateFiles.owners = texts(member.value, "private_files.owners")
+            case "hooks": privateFiles.hooks = rules(member) ?? []
+            default: fault = "unknown key 'private_files.\(member.key)'; known: directory, owners, hooks"
             }
         }
     }
@@ -147,6 +176,25 @@ struct LocalPolicy: Sendable, Equatable {
         if files == false { return "work on files is not allowed on this client" }
         if writes, fileWrites == false { return "changing files is not allowed on this client" }
         return nil
+    }
+
+    /// `nil`: this policy has nothing against the private file.
+    func refusal(of file: PrivateFileOrder) -> String? {
+        if let fault { return "the policy file of this client cannot be used, so everything is refused: \(fault)" }
+        guard privateFiles.isAllowed else { return "private files are not allowed on this client" }
+        if let owners = privateFiles.owners {
+            let owner = file.owner ?? (try? UserAccount.current().name) ?? "\(geteuid())"
+            guard owners.contains(owner) else { return "private files for \(owner) are not allowed on this client" }
+        }
+        guard file.hook.isEmpty || allows(hook: file.hook) else {
+            return "the hook [\(file.hook.joined(separator: ", "))] matches no rule of private_files.hooks of this client"
+        }
+        return nil
+    }
+
+    /// Only what a rule names: a hook is never allowed by silence.
+    func allows(hook: [String]) -> Bool {
+        fault == nil && privateFiles.isAllowed && privateFiles.hooks.contains { Self.matches($0, hook, loosely: false) }
     }
 
     private func deniedBy(_ arguments: [String]) -> String? {

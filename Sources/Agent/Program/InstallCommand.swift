@@ -104,6 +104,7 @@ enum InstallCommand {
                 let directory = root + (flags.value("data-dir") ?? defaultDirectory)
                 if Files.exists(directory) {
                     let lock = try AgentProgram.lock(directory)
+                    if root.isEmpty { try removePrivateFiles(directory) }
                     try Files.removeTree(directory)
                     withExtendedLifetime(lock) {}
                 }
@@ -113,6 +114,13 @@ enum InstallCommand {
         } catch let error as FlagError {
             return AgentProgram.fail("\(error)", status: 2)
         } catch { return AgentProgram.fail("\(error)", status: 1) }
+    }
+
+    /// In the place that the agent's directory names, if that is the agent's own.
+    private static func removePrivateFiles(_ directory: String) throws(SystemError) {
+        guard let bytes = try Files.readIfPresent(directory + "/" + PrivateFileKeeper.pointerName, limit: 4_096) else { return }
+        let path = String(decoding: bytes.prefix { $0 != 0x0A }, as: UTF8.self)
+        if Files.exists(path + "/" + PrivateFilePlace.indexName) { try Files.removeTree(path) }
     }
 
     private static func systemctl(_ arguments: [String]) -> Int32 {
@@ -186,6 +194,10 @@ enum InstallCommand {
                 Delegate=yes
                 UMask=0077
                 LimitNOFILE=65536
+                # Private files: in memory, and there when the agent comes back.
+                RuntimeDirectory=client-manager-agent
+                RuntimeDirectoryMode=0711
+                RuntimeDirectoryPreserve=yes
                 \(confinement)
                 [Install]
                 WantedBy=multi-user.target

@@ -163,6 +163,7 @@ enum RunCommand {
             let session = AgentSession(
                 loop: loop, options: plan.session, identity: identity, executor: executor,
                 terminals: terminals, files: files,
+                privateFiles: PrivateFiles(directory: plan.dataDirectory, on: loop, log: log),
                 facts: {
                     do { return try await pool.run { collector.collect() } } catch { return Array("{}".utf8) }
                 },

@@ -113,6 +113,7 @@ extension AgentSession: WebSocketDelegate {
             write { $0.frame(.livenessProof, payload: signature) }
         case .close: heard(try Farewell(reading: payload))
         case .move: try received(try MoveStatement(reading: payload))
+        case .privateFile: try receivePrivateFile(header, payload)
         case .open where header.flags == ChannelKind.terminal.rawValue, .terminalDecision:
             try receiveTerminal(header, payload)
         case _ where Self.isAboutFiles(header): try receiveFiles(header, payload)

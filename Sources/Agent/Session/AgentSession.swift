@@ -51,6 +51,8 @@ public final class AgentSession {
     let terminalExecutor: (any TerminalExecutor)?
     /// `nil`: this agent does nothing with files, and says so.
     let fileExecutor: (any FileExecutor)?
+    /// `nil`: this agent keeps no private files, and says so.
+    let privateFiles: (any PrivateFileExecutor)?
     /// The facts as one JSON object of at most `WireLimits.factsBytes`; asked after each accept.
     let facts: @Sendable () async -> [UInt8]
     /// The load and memory of this moment, for a heartbeat.
@@ -97,6 +99,7 @@ public final class AgentSession {
     public init(
         loop: EventLoop, options: AgentSessionOptions, identity: any IdentityStore, executor: any Executor,
         terminals terminalExecutor: (any TerminalExecutor)? = nil, files fileExecutor: (any FileExecutor)? = nil,
+        privateFiles: (any PrivateFileExecutor)? = nil,
         facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
     ) {
         var options = options
@@ -112,6 +115,7 @@ public final class AgentSession {
         self.executor = executor
         self.terminalExecutor = terminalExecutor
         self.fileExecutor = fileExecutor
+        self.privateFiles = privateFiles
         self.facts = facts
         self.measure = measure
         reconnect = ReconnectStateMachine(policy: options.reconnect)
@@ -259,6 +263,7 @@ public final class AgentSession {
         }
         if terminalExecutor == nil { presented.features.removeAll { $0 == Feature.terminal } }
         if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file } }
+        if privateFiles == nil { presented.features.removeAll { $0 == Feature.privateFile } }
         handshake = AgentHandshakeStateMachine(
             identity: presented, nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
         if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }

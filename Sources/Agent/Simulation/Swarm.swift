@@ -233,6 +233,7 @@ final class SwarmMember: AgentSessionObserver {
         session = AgentSession(
             loop: loop, options: options, identity: MemoryIdentity(key: key), executor: executor,
             terminals: SimulatedTerminals(loop: loop), files: SimulatedFiles(loop: loop),
+            privateFiles: SimulatedPrivateFiles(),
             facts: { Self.facts(index, hostname) },
             measure: { BeatAnswer(loadHundredths: 12, memoryAvailableKiB: 1 << 20, memoryTotalKiB: 4 << 20) })
         session.observer = self

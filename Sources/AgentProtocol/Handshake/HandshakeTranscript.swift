@@ -62,7 +62,9 @@ public enum Feature {
     public static let terminal = "pty"
     /// Transfers and file requests: `open` with flags 3.
     public static let file = "file"
-    public static let all = [execution, beatMeasures, terminal, file]
+    /// Small files of secret content, in the client's memory.
+    public static let privateFile = "private-file"
+    public static let all = [execution, beatMeasures, terminal, file, privateFile]
 }
 
 /// How a connection is tied to the handshake on it, as its owner found it.

@@ -45,6 +45,10 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     case detach = 0x3B
     case inputEnd = 0x3C
 
+    // Private files, channel 0; the offset is the number of the request.
+    case privateFile = 0x40
+    case privateFileAnswer = 0x41
+
     // Files, needs the feature `file`; channel 0 except where a transfer has one.
     /// A transfer of which the agent keeps something, before the end mark of the reports.
     case transferReport = 0x50
@@ -61,7 +65,7 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     case fileAnswer = 0x5B
 }
 
-/// What runs on a channel: the flags of an `open` frame. Number 4 is kept for private file.
+/// What runs on a channel: the flags of an `open` frame.
 public enum ChannelKind: UInt8, Sendable, CaseIterable {
     case execution = 1
     /// Needs the feature `pty`.
@@ -156,7 +160,8 @@ public enum WireLimits {
         case .liveness: LivenessCheck.nonceBytes
         case .livenessProof: LivenessCheck.signatureBytes
         case .facts: factsBytes
-        case .open: openBytes
+        case .open, .privateFile: openBytes
+        case .privateFileAnswer: factsBytes
         case .data: dataBytes
         case .beatAnswer: BeatAnswer.byteCount
         case .report: ExecutionReport.headBytes + ExitRecord.maximumBytes

@@ -26,6 +26,8 @@ int cm_unix_bind(int socket, const char *_Nonnull path, int backlog);
 int cm_unix_connect(int socket, const char *_Nonnull path);
 /// A pipe, both ends close-on-exec; capacity 0 keeps the kernel's size (64 KiB). 0 or -errno.
 int cm_pipe(int *_Nonnull read_end, int *_Nonnull write_end, int capacity);
+/// 1: the file system of `path` is a tmpfs or ramfs (statfs and its magic numbers are not in Swift's module). 0, or -errno.
+int cm_in_memory(const char *_Nonnull path);
 /// 0, or -errno: marks the descriptor close-on-exec or not.
 int cm_set_close_on_exec(int fd, int on);
 

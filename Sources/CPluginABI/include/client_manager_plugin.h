@@ -183,6 +183,7 @@ typedef struct cm_head {
 #define CM_CAPABILITY_AUDIT_READ  "audit.read"
 #define CM_CAPABILITY_FILES       "files"        /* the managed store of files */
 #define CM_CAPABILITY_ENROLLMENT  "enrollment"   /* tokens that let machines in, and the agent's file */
+#define CM_CAPABILITY_PRIVATE     "private-files" /* places files in the memory of clients */
 /* log, configuration, services, metrics, crypto (hashes, random) and executor need none. */
 
 /* ---- the host --------------------------------------------------------------------------------------------------- *
@@ -440,7 +441,8 @@ typedef struct cm_http {
  * principal, whose rights are checked; CM_NO_HANDLE is the plugin itself, "plugin:ID" in the audit trail, which may do what
  * its capabilities allow: with "clients.read" see all clients, with "clients.write" set labels, with "commands" run what the
  * command policy allows to administrators or to the user "plugin:ID", with "files" use all files of the store, with "jobs"
- * work with jobs of its own kinds. A handle that stands for nobody any more is CM_E_GONE. */
+ * work with jobs of its own kinds, with "private-files" place them on all clients. A handle that stands for nobody any more is
+ * CM_E_GONE. */
 
 /* ---- cm.clients/1 (clients.read; labels: clients.write) ---------------------------------------------------------- */
 
@@ -549,6 +551,53 @@ typedef struct cm_channels {
   /* [any] Lets go of it; the far end goes on. The handle is dead. */
   cm_status (*CM_NULLABLE detach)(cm_host_context *CM_NONNULL host, cm_handle channel);
 } cm_channels;
+
+/* ---- cm.private_files/1 (private-files): secret content in a client's memory --------------------------------------- *
+ * A private file stands on a file system of the client that lives in memory, never on its disk. The core keeps nothing of it:
+ * the plugin places it again when the client comes back from a restart ("client.online"), and asks what is there for proof.
+ * A plugin sees and changes only what it has placed itself. Each change is audited before it is sent, with client, name,
+ * owner and hook, and neither content nor hash. Since ABI 1.1. */
+
+#define CM_INTERFACE_PRIVATE_FILES "cm.private_files/1"
+
+typedef struct cm_private_file_callbacks {
+  cm_head head;
+  /* [own] The call has come to its end, once. CM_OK: `result` is JSON:
+   *   put     {"changed": true, "file": {"name", "path", "bytes", "sha256", "owner", "mode", "expires_in_ms", "hook_fault"}}: it
+   *           stands on the client; "hook_fault" says why the hook did not do its work
+   *   remove  {"changed": true}: false where there was none
+   *   list    {"items": [file, …]}: what is there now; "sha256" is of what was read just then
+   * Else {"code", "message"}, and where the code is not "private-file-timeout", "client-offline" or "plugin-wait" nothing was
+   * changed. The hash tells short secrets to whoever can guess them: it belongs into no log and no event. */
+  void (*CM_NULLABLE done)(void *CM_NULLABLE context, cm_status status, cm_text result);
+  /* [own] Last call. */
+  void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
+} cm_private_file_callbacks;
+
+typedef struct cm_private_files {
+  cm_head head;
+  /* [any] Places a file, or replaces it as a whole. `specification` is JSON:
+   *   "name"        1 to 64 of A-Z a-z 0-9 . _ -, the first none of . and -
+   *   "owner", "group"  of the client; without: the agent's user, and the owner's group
+   *   "mode"        a number, bits of 0660 (432); default 0400 (256)
+   *   "ttl_s"       the client removes it after that time, whether a core is there or not; without: never
+   *   "hook"        what the client does after a change if its own policy allows exactly that: ["reload", UNIT],
+   *                 ["restart", UNIT], ["signal", "HUP", UNIT or PID-FILE], ["run", PROGRAM, …]
+   * A file that is there already, the same, gets its new time and nothing else, and its hook runs only if it failed before.
+   * At most 1,040,384 bytes; 64 files and 8 MiB per client. CM_E_BUSY: 1,024 calls or 32 MiB of this plugin are under way: not
+   * taken, go on when one is done. */
+  cm_status (*CM_NULLABLE put)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text specification,
+                               cm_bytes content, const cm_private_file_callbacks *CM_NONNULL callbacks,
+                               void *CM_NULLABLE context, cm_error *CM_NULLABLE error);
+  /* [any] Also where there is none. The hook of its put runs. */
+  cm_status (*CM_NULLABLE remove)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text name,
+                                  const cm_private_file_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
+                                  cm_error *CM_NULLABLE error);
+  /* [any] The plugin's own files on a client. */
+  cm_status (*CM_NULLABLE list)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client,
+                                const cm_private_file_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
+                                cm_error *CM_NULLABLE error);
+} cm_private_files;
 
 /* ---- cm.jobs/1 (jobs) -------------------------------------------------------------------------------------------- */
 
@@ -881,6 +930,7 @@ CM_STATIC_ASSERT(sizeof(cm_audit_callbacks) == 24 && sizeof(cm_audit) == 32 && s
 CM_STATIC_ASSERT(sizeof(cm_executor) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_files) == 112, "layout");
 CM_STATIC_ASSERT(sizeof(cm_enrollment) == 48, "layout");
+CM_STATIC_ASSERT(sizeof(cm_private_file_callbacks) == 24 && sizeof(cm_private_files) == 32, "layout");
 
 #ifdef __cplusplus
 }

@@ -53,6 +53,7 @@ final class AgentConnection: WebSocketDelegate {
     var terminals: LinkTerminals?
     var transfers: LinkTransfers?
     var hasReported = false
+    var privateFiles: LinkPrivateFiles?
     /// SubjectPublicKeyInfo that the agent proved.
     private var agentKey: [UInt8] = []
     private var liveness: Liveness?
@@ -254,7 +255,7 @@ final class AgentConnection: WebSocketDelegate {
         let link = AgentLink(
             client: client.client, epoch: client.epoch, address: address,
             hasTerminals: proved.features.contains(Feature.terminal), hasFiles: proved.features.contains(Feature.file),
-            connection: Confined(self, on: home.loop))
+            hasPrivateFiles: proved.features.contains(Feature.privateFile), connection: Confined(self, on: home.loop))
         self.link = link
         let accepted = Accepted(
             client: client.client, epoch: client.epoch, features: proved.features,
@@ -298,6 +299,7 @@ final class AgentConnection: WebSocketDelegate {
         case .terminalReport: try receiveTerminalReport(payload)
         case .transferReport: try receiveTransferReport(payload)
         case _ where Self.isAboutFiles(header.kind): try receiveTransfer(header, payload)
+        case .privateFileAnswer: try receivePrivateFileAnswer(header, payload)
         case _ where header.channel & WireLimits.terminalChannel != 0: try receiveTerminal(header, payload)
         default:
             switch try channels.receive(header, payload) {
@@ -575,6 +577,7 @@ final class AgentConnection: WebSocketDelegate {
         guard let link else { return }
         self.link = nil
         leaveTerminals(link)
+        leavePrivateFiles(link)
         endpoint.sink.linkLost(link)
         endpoint.authority.linkDown(link, end)
         // Last: what it gives back is begun anew at once, over whatever link there is then.

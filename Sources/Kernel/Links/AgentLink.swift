@@ -12,16 +12,19 @@ public final class AgentLink: Sendable {
     let hasTerminals: Bool
     /// The agent moves files, and the core has somewhere to put them.
     let hasFiles: Bool
+    /// The agent keeps private files.
+    let hasPrivateFiles: Bool
     /// `nil` only in tests of the services that use links.
     private let connection: Confined<AgentConnection>?
     private let typed = Atomic<UInt64>(0)
 
     init(
         client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false, hasFiles: Bool = false,
-        connection: Confined<AgentConnection>? = nil
+        hasPrivateFiles: Bool = false, connection: Confined<AgentConnection>? = nil
     ) {
         self.hasTerminals = hasTerminals
         self.hasFiles = hasFiles
+        self.hasPrivateFiles = hasPrivateFiles
         self.client = client
         self.epoch = epoch
         self.address = address
@@ -83,6 +86,14 @@ public final class AgentLink: Sendable {
         } else {
             connection.post { $0.grantOutput(channel) }
         }
+    }
+
+    /// Asks the agent about private files. `answer` is called once, on any thread.
+    func ask(
+        _ request: PrivateFileRequest, _ answer: @escaping @Sendable (Result<PrivateFileAnswer, Problem>) -> Void
+    ) {
+        guard connection != nil else { return answer(.failure(LinkPrivateFiles.lost(client))) }
+        reach { $0.ask(request, answer) }
     }
 
     func reach(_ body: @escaping @Sendable (AgentConnection) -> Void) {

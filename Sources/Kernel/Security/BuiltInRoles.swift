@@ -32,7 +32,7 @@ extension Right {
     var isAboutClients: Bool {
         let area = rawValue.prefix { $0 != "." }
         switch area {
-        case "client", "command", "output", "file", "transfer", "terminal", "installation": return true
+        case "client", "command", "output", "file", "private-file", "transfer", "terminal", "installation": return true
         default: return false
         }
     }

@@ -151,6 +151,7 @@ public enum Capability: String, Sendable, CaseIterable {
     case commands, channels, secrets, files
     case auditRead = "audit.read"
     case enrollment
+    case privateFiles = "private-files"
 
     /// Granted to whoever is let in, unless `plugins.default_grants` says otherwise.
     public static let defaults: [Capability] = [.http, .events, .jobs, .store, .clientsRead, .auditWrite]

@@ -60,6 +60,7 @@ extension Capability {
         case .channels: ["terminal.open", "terminal.read"]
         case .files: ["file.read", "file.write"]
         case .enrollment: ["enrollment-token.create", "enrollment-token.revoke"]
+        case .privateFiles: ["private-file.write", "private-file.read"]
         case .jobs: ["job.create", "job.read", "job.cancel"]
         case .http, .events, .store, .auditWrite, .inline, .secrets, .auditRead: []
         }

@@ -34,6 +34,7 @@ enum HostInterfaces {
         Offer(CM_INTERFACE_CHANNELS, .channels, channelsTable),
         Offer(CM_INTERFACE_FILES, .files, filesTable),
         Offer(CM_INTERFACE_ENROLLMENT, .enrollment, enrollmentTable),
+        Offer(CM_INTERFACE_PRIVATE_FILES, .privateFiles, privateFilesTable),
     ]
 }
 

@@ -35,6 +35,7 @@ final class PluginInstance: Sendable {
     let logLimit = SecondLimit(perSecond: 200)
     let eventLimit = SecondLimit(perSecond: 1_000)
     let pending = PendingRegistrations()
+    let privateFiles = PrivateFilesUnderWay()
     /// Requests, WebSockets and job attempts under way: what a stop lets finish first.
     let underway = Atomic<Int>(0)
 

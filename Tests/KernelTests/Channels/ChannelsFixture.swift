@@ -118,7 +118,7 @@ final class ChannelsFixture: Sendable {
             AgentSession(
                 loop: loop, options: options, identity: MemoryIdentity(key: key),
                 executor: SimulatedExecutor(loop: loop), terminals: SimulatedTerminals(loop: loop),
-                files: SimulatedFiles(loop: loop),
+                files: SimulatedFiles(loop: loop), privateFiles: SimulatedPrivateFiles(),
                 facts: { Array("{}".utf8) }, measure: { BeatAnswer() }
             ).start()
         }
