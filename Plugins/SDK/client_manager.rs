@@ -287,6 +287,7 @@ pub struct cm_commands {
     pub unwatch: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
     pub cancel: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
     pub output: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, u64, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub run_with_secrets: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_bytes, *const cm_command_callbacks, *mut c_void, *mut u64, *mut cm_buffer, *mut cm_error) -> i32>,
 }
 
 // cm.channels/1 (channels): a stream to an agent
@@ -546,7 +547,7 @@ const _: () = assert!(std::mem::size_of::<cm_websocket_callbacks>() == 40);
 const _: () = assert!(std::mem::size_of::<cm_http>() == 144);
 const _: () = assert!(std::mem::size_of::<cm_clients>() == 40);
 const _: () = assert!(std::mem::size_of::<cm_command_callbacks>() == 32);
-const _: () = assert!(std::mem::size_of::<cm_commands>() == 48);
+const _: () = assert!(std::mem::size_of::<cm_commands>() == 56);
 const _: () = assert!(std::mem::size_of::<cm_channel_callbacks>() == 56);
 const _: () = assert!(std::mem::size_of::<cm_channels>() == 72);
 const _: () = assert!(std::mem::size_of::<cm_job_callbacks>() == 32);

@@ -30,6 +30,9 @@ public struct Order: Sendable, Equatable {
     public var processorLimitMillis: UInt64?
     /// Goes through to the agent's log lines.
     public var correlation: String
+    /// Variables whose values no journal may hold: an agent keeps them in memory until the start. What stands in a
+    /// journal has the names, and empty values.
+    public var secretEnvironment: [String: String]
     /// The kernel's deadline for the start, Unix milliseconds; the agent refuses to start later. `nil` means none.
     public var startBefore: UInt64?
 
@@ -37,7 +40,8 @@ public struct Order: Sendable, Equatable {
         command: CommandID, invocation: Invocation, standardInput: [UInt8]? = nil, environment: [String: String] = [:],
         workingDirectory: String? = nil, user: String? = nil, timeoutMilliseconds: UInt64? = nil,
         killGraceMilliseconds: UInt64 = 5_000, outputLimitBytes: UInt64 = 1 << 30, memoryLimitBytes: UInt64? = nil,
-        processorLimitMillis: UInt64? = nil, correlation: String = "", startBefore: UInt64? = nil
+        processorLimitMillis: UInt64? = nil, correlation: String = "", startBefore: UInt64? = nil,
+        secretEnvironment: [String: String] = [:]
     ) {
         self.command = command
         self.invocation = invocation
@@ -52,6 +56,7 @@ public struct Order: Sendable, Equatable {
         self.processorLimitMillis = processorLimitMillis
         self.correlation = correlation
         self.startBefore = startBefore
+        self.secretEnvironment = secretEnvironment
     }
 }
 

@@ -52,7 +52,21 @@ func commandsRun(
     _ context: Context, _ actor: UInt64, _ specification: cm_text, _ callbacks: UnsafePointer<cm_command_callbacks>?,
     _ own: Opaque, _ command: UnsafeMutablePointer<UInt64>, _ id: CBuffer, _ error: CError
 ) -> cm_status {
-    let function: StaticString = "cm.commands/1 run"
+    runNothing(context, "cm.commands/1 run", specification, callbacks, own, error)
+}
+
+func commandsRunWithSecrets(
+    _ context: Context, _ actor: UInt64, _ specification: cm_text, _ variables: cm_bytes,
+    _ callbacks: UnsafePointer<cm_command_callbacks>?, _ own: Opaque, _ command: UnsafeMutablePointer<UInt64>, _ id: CBuffer,
+    _ error: CError
+) -> cm_status {
+    runNothing(context, "cm.commands/1 run_with_secrets", specification, callbacks, own, error)
+}
+
+private func runNothing(
+    _ context: Context, _ function: StaticString, _ specification: cm_text,
+    _ callbacks: UnsafePointer<cm_command_callbacks>?, _ own: Opaque, _ error: CError
+) -> cm_status {
     guard let host = core(context, function) else { return CM_E_INVALID }
     func refuse(_ status: cm_status, _ text: String) -> cm_status {
         callbacks?.pointee.destroy?(own)

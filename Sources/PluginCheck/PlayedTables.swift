@@ -55,7 +55,7 @@ final class PlayedTables: Sendable {
             CM_INTERFACE_COMMANDS, [CM_CAPABILITY_COMMANDS],
             cm_commands(
                 head: cm_head(), run: commandsRun, watch: commandsWatch, unwatch: commandsUnwatch, cancel: commandsCancel,
-                output: commandsOutput))
+                output: commandsOutput, run_with_secrets: commandsRunWithSecrets))
         add(
             CM_INTERFACE_CHANNELS, [CM_CAPABILITY_CHANNELS],
             cm_channels(

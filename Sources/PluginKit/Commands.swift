@@ -30,6 +30,31 @@ public struct Commands: Sendable {
         return String(decoding: id[..<size], as: UTF8.self)
     }
 
+    /// As `run`, with variables of the environment that stay secret: at most 64, 16 KiB with their names. They are masked in the
+    /// stored output where they have 8 bytes or more.
+    @discardableResult
+    public func run(
+        _ specification: JSONObject, secrets: [(name: String, value: String)], as actor: Actor = .plugin,
+        targetEnded: @escaping (JSONValue) -> Void = { _ in }, ended: @escaping (JSONValue) -> Void = { _ in }
+    ) throws(PluginError) -> String {
+        guard let run = table.functions.run_with_secrets else { throw .missing("cm.commands/1 run_with_secrets") }
+        let text = JSONValue.object(specification).serialized()
+        var variables: [UInt8] = []
+        for (name, value) in secrets { variables += Array(name.utf8) + [UInt8(ascii: "=")] + Array(value.utf8) + [0] }
+        var callbacks = commandCallbacks()
+        let context = Unmanaged.passRetained(CommandContext(targetEnded, ended)).toOpaque()
+        var handle = CM_NO_HANDLE
+        var id = [UInt8](repeating: 0, count: 128)
+        let size = try id.filled("cm.commands/1 run_with_secrets") { buffer, error in
+            text.withText { text in
+                variables.withBytes {
+                    run(table.context, actor.handle, text, $0, &callbacks, context, &handle, buffer, error)
+                }
+            }
+        }
+        return String(decoding: id[..<size], as: UTF8.self)
+    }
+
     /// Watches a command that runs already.
     public func watch(
         _ id: String, as actor: Actor = .plugin,

@@ -98,6 +98,22 @@ private func payloads(_ bytes: [UInt8]) throws {
     read({ (span) throws(WireError) in try ExitRecord(reading: span) }, { $0.write(to: &$1) })
     read({ (span) throws(WireError) in try ExecutionReport(reading: span) }, { $0.write(to: &$1) })
     read({ (span) throws(WireError) in try BeatAnswer(reading: span) }, { $0.write(to: &$1) })
+    privateFiles(bytes)
+}
+
+/// Requests and answers about private files, whole frames when they are written.
+private func privateFiles(_ bytes: [UInt8]) {
+    for action: UInt8 in 0...4 {
+        guard let request = try? PrivateFileRequest(action: action, reading: bytes.span.bytes) else { continue }
+        let frame = again { request.writeFrame(number: 1, to: &$0) }
+        let payload = Array(frame[FrameHeader.byteCount...])
+        precondition((try? PrivateFileRequest(action: action, reading: payload.span.bytes)) == request, "\(request) does not come back")
+    }
+    guard let answer = try? PrivateFileAnswer(reading: bytes.span.bytes) else { return }
+    // A long text is cut when it is written.
+    if case .refused(_, let message) = answer, message.count > 1_000 { return }
+    let payload = Array(again { answer.writeFrame(number: 1, to: &$0) }[FrameHeader.byteCount...])
+    precondition((try? PrivateFileAnswer(reading: payload.span.bytes)) == answer, "\(answer) does not come back")
 }
 
 private func statements(_ bytes: [UInt8]) {

@@ -23,6 +23,8 @@ final class Execution {
     var durable = false
     var startedAt: UInt64 = 0
     var lengths: [UInt64] = [0, 0]
+    /// Values of the order's secret variables, until the program has begun or nothing will begin. Nowhere else.
+    var secrets: [String: String] = [:]
     var cancelWanted = false
     var forgetWanted = false
     /// Holders started for it by this process.

@@ -44,7 +44,10 @@ struct ExecutionStore: Sendable {
     func accept(_ order: Order) throws(LaunchFailure) -> LocalPolicy {
         let policy = LocalPolicy.load(policyPath)
         if let refusal = policy.refusal(of: order) { throw LaunchFailure(code: "agent-policy", message: refusal) }
-        try journal(order.command, ExecutionJournal.orderRecord(order, bootID: bootID))
+        // The journal says that there are secrets, and which; their values stay in memory.
+        var written = order
+        written.secretEnvironment = order.secretEnvironment.mapValues { _ in "" }
+        try journal(order.command, ExecutionJournal.orderRecord(written, bootID: bootID))
         return policy
     }
 
@@ -196,7 +199,8 @@ struct ExecutionStore: Sendable {
 
     // MARK: Starting a holder
 
-    func launch(_ command: CommandID) throws(SystemError) -> Launched {
+    /// - Parameter secrets: the order's secret variables; they reach the holder as a file in memory.
+    func launch(_ command: CommandID, secrets: [String: String] = [:]) throws(SystemError) -> Launched {
         let directory = directory(command)
         let path = ExecutionFiles.journal(directory)
         let journal = try Descriptor.open(path, O_RDWR | O_APPEND)
@@ -211,6 +215,9 @@ struct ExecutionStore: Sendable {
         var spawn = Spawn(program: holderProgram, arguments: holderArguments + [directory] + controlGroupArguments)
         spawn.group = .session
         spawn.descriptors = [-1, -1, -1, journal.number, listener.number]
+        var memory: Descriptor?
+        if !secrets.isEmpty { memory = try SecretVariables.write(secrets) }
+        if let number = memory?.number { spawn.descriptors.append(number) }
         spawn.environment = [
             "PATH": spawn.searchPath, "USER": account.name, "HOME": account.home, "SHELL": account.shell,
         ]
@@ -226,6 +233,8 @@ struct ExecutionStore: Sendable {
                         command,
                         .startFailed(code: "holder-failed", message: "the agent could not start a holder: \(error)"))))
         }
+        // The holder has its own.
+        memory = nil
         killPoint("agent.holder.spawn.after")
         var socket: Int32 = -1
         do throws(SystemError) {

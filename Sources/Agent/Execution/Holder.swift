@@ -14,7 +14,7 @@ public final class Holder {
     private static let retryMilliseconds: UInt64 = 500
 
     private let files: HolderFiles
-    private let order: Order
+    private var order: Order
     private let controlGroups: ControlGroupParent?
 
     /// Connected agents; true: the present state has yet to be told. Closed when the peer has ended.
@@ -54,6 +54,12 @@ public final class Holder {
         if let deadline = order.startBefore, unixMilliseconds() > deadline {
             return try recordEnd(
                 .refused(code: "start-deadline-passed", message: "the client's turn came after \(deadline)"), started: .no)
+        }
+        if !order.secretEnvironment.isEmpty {
+            guard let secrets = SecretVariables.take(order.secretEnvironment.keys) else {
+                return try recordEnd(.startFailed(code: "secrets-gone", message: SecretVariables.goneMessage), started: .no)
+            }
+            order.secretEnvironment = secrets
         }
         let output = try Pipe()
         let errors = try Pipe()
@@ -98,6 +104,7 @@ public final class Holder {
         ]
         // The order's texts and the script are no longer needed and may have been large.
         _ = consume launch
+        order.secretEnvironment = [:]
         releaseFreeMemory()
         let end = watch(child, group)
         try recordEnd(end.outcome, started: .yes, end)

@@ -76,6 +76,10 @@ public final class HolderExecutor: Executor, HolderKeeping {
             // What waits was taken before the policy may have changed.
             if case .waiting(let order) = state, let refusal = policy.refusal(of: order) {
                 finish(execution, try store.end(command, .refused(code: "agent-policy", message: refusal)))
+            } else if case .waiting(let order) = state, !order.secretEnvironment.isEmpty {
+                finish(
+                    execution,
+                    try store.end(command, .startFailed(code: "secrets-gone", message: SecretVariables.goneMessage)))
             } else {
                 take(execution, state)
             }
@@ -102,6 +106,7 @@ public final class HolderExecutor: Executor, HolderKeeping {
                 "\(options.known) executions of this client wait for the core's acknowledgement")
         }
         executions[command] = execution
+        execution.secrets = order.secretEnvironment
         guard waiting < options.queued else {
             return refuse(
                 execution, "agent-queue-full",
@@ -227,11 +232,12 @@ public final class HolderExecutor: Executor, HolderKeeping {
 
     private func launch(_ command: CommandID) {
         let store = store
+        let secrets = executions[command]?.secrets ?? [:]
         let launched = confined { (executor: HolderExecutor, result: Result<ExecutionStore.Launched, SystemError>) in
             executor.launched(command, result)
         }
         let taken = starting.submit {
-            do throws(SystemError) { launched(.success(try store.launch(command))) } catch { launched(.failure(error)) }
+            do throws(SystemError) { launched(.success(try store.launch(command, secrets: secrets))) } catch { launched(.failure(error)) }
         }
         if !taken { retry(command) { $0.launch(command) } }
     }
@@ -299,6 +305,7 @@ public final class HolderExecutor: Executor, HolderKeeping {
         guard let execution = executions[command], execution.link != nil else { return }
         if execution.startedAt == 0, status.startedAt > 0 {
             execution.startedAt = status.startedAt
+            execution.secrets = [:]
             observer?.executionStarted(command, at: status.startedAt)
         }
         for (stream, length) in [
@@ -377,6 +384,7 @@ public final class HolderExecutor: Executor, HolderKeeping {
         // The observer must not hear of it from inside `start`.
         let command = execution.command
         execution.phase = .ended(record)
+        execution.secrets = [:]
         loop.post(
             confined { executor in
                 executor.observer?.executionFinished(record)

@@ -146,11 +146,12 @@ struct Launch: ~Copyable {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
             "HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell,
         ]
-        for (name, value) in order.environment {
+        for (name, value) in order.environment.merging(order.secretEnvironment, uniquingKeysWith: { _, secret in secret }) {
             guard !name.isEmpty, !name.utf8.contains(UInt8(ascii: "=")), !name.utf8.contains(0), !value.utf8.contains(0)
             else {
                 throw LaunchFailure(
                     code: "environment-invalid",
+                    // Never the value: it may be a secret.
                     message: "the variable name '\(name)' is empty or holds '=', or it or its value holds a NUL byte")
             }
             environment[name] = value

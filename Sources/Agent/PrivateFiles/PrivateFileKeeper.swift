@@ -27,6 +27,8 @@ final class PrivateFileKeeper: Sendable {
         self.defaults = defaults
     }
 
+    /// An earlier agent had one.
+    var hasPlace: Bool { Files.exists(pointerPath) }
     /// When the next file ends, by `PrivateFileIndex.now`.
     var nextEnd: UInt64? { state.withLock { $0.index.nextEnd } }
 

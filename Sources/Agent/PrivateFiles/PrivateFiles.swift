@@ -9,12 +9,15 @@ import System
 public final class PrivateFiles: PrivateFileExecutor {
     /// Requests that wait: the core has a few on their way at a time.
     private static let waiting = 64
+    private static let mostBytes = 4 << 20
     /// A timer that is far away is looked at again: the clock of the loop stops while the machine sleeps.
     private static let longestWait: UInt64 = 60_000
 
     private let loop: EventLoop
     private let keeper: PrivateFileKeeper
-    private let thread = BlockingPool(name: "agent-private", threads: 1, queue: waiting)
+    /// Made with the first piece of work: an agent without private files has no thread for them.
+    private lazy var thread = BlockingPool(name: "agent-private", threads: 1, queue: Self.waiting)
+    private var waitingBytes = 0
     private let log: Log?
     private var timer: Timer?
 
@@ -24,23 +27,28 @@ public final class PrivateFiles: PrivateFileExecutor {
         self.loop = loop
         self.log = log
         keeper = PrivateFileKeeper(directory: directory)
-        submit { $0.begin() }
+        if keeper.hasPlace { submit { $0.begin() } }
     }
 
     public func handle(_ request: PrivateFileRequest, _ reply: @escaping (PrivateFileAnswer) -> Void) {
         loop.assertCurrent()
+        var bytes = 0
+        if case .put(_, let content) = request { bytes = content.count }
         let keeper = keeper
         let answered = Confined(Reply(reply), on: loop)
         let me = Confined(self, on: loop)
-        let taken = thread.submit {
+        let taken = waitingBytes + bytes <= Self.mostBytes && thread.submit { [bytes] in
             let answer = keeper.handle(request)
             answered.post { $0.body(answer) }
             me.post { files in
+                files.waitingBytes -= bytes
                 files.note(request, answer)
                 files.arm()
             }
         }
-        if !taken {
+        if taken {
+            waitingBytes += bytes
+        } else {
             reply(.refused(code: "private-file-busy", message: "\(Self.waiting) requests for private files wait on this client"))
         }
     }

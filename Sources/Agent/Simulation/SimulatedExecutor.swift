@@ -4,7 +4,7 @@ import Reactor
 /// Runs orders in memory: a program that prints its arguments and ends with 0. For load, not for work.
 ///
 /// A few first arguments mean something else, so that a test can ask for more: `bytes N` prints N bytes that depend on
-/// their offset, `exit N` ends with N, `sleep MS` ends after that time (`cancel` ends it sooner).
+/// their offset, `printenv NAME` prints a variable, `exit N` ends with N, `sleep MS` ends after that time (`cancel` ends it sooner).
 public final class SimulatedExecutor: Executor {
     public weak var observer: (any ExecutorObserver)?
     public private(set) var started = 0
@@ -55,6 +55,9 @@ public final class SimulatedExecutor: Executor {
             case "sleep": delay = min(number, 3_600_000)
             default: break
             }
+        }
+        if arguments.count == 2, arguments[0] == "printenv" {
+            arguments = [order.secretEnvironment[arguments[1]] ?? order.environment[arguments[1]] ?? ""]
         }
         let text = length == nil ? Array((arguments.joined(separator: " ") + "\n").utf8) : []
         let now = unixMilliseconds()

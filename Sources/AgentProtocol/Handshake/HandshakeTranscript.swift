@@ -64,7 +64,9 @@ public enum Feature {
     public static let file = "file"
     /// Small files of secret content, in the client's memory.
     public static let privateFile = "private-file"
-    public static let all = [execution, beatMeasures, terminal, file, privateFile]
+    /// Orders with secret variables, which the agent writes to no disk.
+    public static let secretEnvironment = "secret-environment"
+    public static let all = [execution, beatMeasures, terminal, file, privateFile, secretEnvironment]
 }
 
 /// How a connection is tied to the handshake on it, as its owner found it.

@@ -11,7 +11,9 @@ extension Order {
         static let memoryLimit = Presence(rawValue: 16)
         static let processorLimit = Presence(rawValue: 32)
         static let startBefore = Presence(rawValue: 64)
-        static let all = Presence(rawValue: 127)
+        /// Needs the feature `secret-environment`.
+        static let secretEnvironment = Presence(rawValue: 128)
+        static let all = Presence(rawValue: 255)
     }
 
     /// The payload that `write` makes, in bytes; an order above `WireLimits.openBytes` is refused before it is sent.
@@ -27,7 +29,9 @@ extension Order {
         count += 4 + (standardInput?.count ?? 0)
         count += environment.reduce(4) { $0 + 8 + $1.key.utf8.count + $1.value.utf8.count }
         count += 4 + (workingDirectory?.utf8.count ?? 0) + 4 + (user?.utf8.count ?? 0)
-        return count + 4 + correlation.utf8.count
+        count += 4 + correlation.utf8.count
+        guard !secretEnvironment.isEmpty else { return count }
+        return secretEnvironment.reduce(count + 4) { $0 + 8 + $1.key.utf8.count + $1.value.utf8.count }
     }
 
     public func write(to writer: inout FrameWriter) {
@@ -39,6 +43,7 @@ extension Order {
         if memoryLimitBytes != nil { present.insert(.memoryLimit) }
         if processorLimitMillis != nil { present.insert(.processorLimit) }
         if startBefore != nil { present.insert(.startBefore) }
+        if !secretEnvironment.isEmpty { present.insert(.secretEnvironment) }
 
         writer.identifier(command)
         switch invocation {
@@ -66,14 +71,11 @@ extension Order {
         }
         writer.u32(UInt32(standardInput?.count ?? 0))
         if let standardInput { writer.raw(standardInput) }
-        writer.u32(UInt32(environment.count))
-        for (name, value) in environment {
-            writer.longText(name)
-            writer.longText(value)
-        }
+        writer.variables(environment)
         writer.longText(workingDirectory ?? "")
         writer.longText(user ?? "")
         writer.longText(correlation)
+        if !secretEnvironment.isEmpty { writer.variables(secretEnvironment) }
     }
 
     public init(reading bytes: borrowing RawSpan) throws(WireError) {
@@ -101,21 +103,14 @@ extension Order {
         default: throw WireError(.malformed, "invocation form \(form) is not 1 (argv), 2 (shell) or 3 (script)")
         }
         let input = try reader.array(bytes, count: Int(try reader.u32(bytes)))
-        let variables = Int(try reader.u32(bytes))
-        guard variables <= WireLimits.listCount else {
-            throw WireError(
-                .oversize, "\(variables) environment variables; at most \(WireLimits.listCount) are allowed")
-        }
-        var environment: [String: String] = [:]
-        for _ in 0..<variables {
-            let name = try reader.longText(bytes)
-            guard environment.updateValue(try reader.longText(bytes), forKey: name) == nil else {
-                throw WireError(.duplicate, "environment variable \(name.prefix(100)) appears twice")
-            }
-        }
+        let environment = try reader.variables(bytes)
         let directory = try reader.longText(bytes)
         let user = try reader.longText(bytes)
         let correlation = try reader.longText(bytes)
+        let secrets = try present.contains(.secretEnvironment) ? reader.variables(bytes) : [:]
+        guard present.contains(.secretEnvironment) == !secrets.isEmpty, secrets.keys.allSatisfy({ environment[$0] == nil }) else {
+            throw WireError(.malformed, "an order's secret variables are none, or are given twice")
+        }
         try reader.end(bytes)
         self.init(
             command: command, invocation: invocation,
@@ -125,6 +120,33 @@ extension Order {
             timeoutMilliseconds: present.contains(.timeout) ? timeout : nil, killGraceMilliseconds: grace,
             outputLimitBytes: outputLimit, memoryLimitBytes: present.contains(.memoryLimit) ? memoryLimit : nil,
             processorLimitMillis: present.contains(.processorLimit) ? processorLimit : nil, correlation: correlation,
-            startBefore: present.contains(.startBefore) ? startBefore : nil)
+            startBefore: present.contains(.startBefore) ? startBefore : nil, secretEnvironment: secrets)
+    }
+}
+
+extension FrameWriter {
+    fileprivate mutating func variables(_ environment: [String: String]) {
+        u32(UInt32(environment.count))
+        for (name, value) in environment {
+            longText(name)
+            longText(value)
+        }
+    }
+}
+
+extension ByteReader {
+    fileprivate mutating func variables(_ bytes: borrowing RawSpan) throws(WireError) -> [String: String] {
+        let count = Int(try u32(bytes))
+        guard count <= WireLimits.listCount else {
+            throw WireError(.oversize, "\(count) environment variables; at most \(WireLimits.listCount) are allowed")
+        }
+        var environment: [String: String] = [:]
+        for _ in 0..<count {
+            let name = try longText(bytes)
+            guard environment.updateValue(try longText(bytes), forKey: name) == nil else {
+                throw WireError(.duplicate, "environment variable \(name.prefix(100)) appears twice")
+            }
+        }
+        return environment
     }
 }

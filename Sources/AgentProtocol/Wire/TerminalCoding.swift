@@ -38,6 +38,7 @@ extension TerminalOrder {
         let order = try Order(reading: bytes.extracting(reader.offset..<bytes.byteCount))
         if case .script = order.invocation { throw WireError(.malformed, "a terminal runs no script") }
         guard order.standardInput == nil else { throw WireError(.malformed, "a terminal has no fixed standard input") }
+        guard order.secretEnvironment.isEmpty else { throw WireError(.malformed, "a terminal has no secret variables") }
         self.init(
             form: form, order: order, size: size, terminalType: type, keptBytes: kept, isLossy: flags & 1 != 0,
             idleMilliseconds: idle == 0 ? nil : idle, orphanMilliseconds: orphan)

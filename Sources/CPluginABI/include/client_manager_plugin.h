@@ -498,6 +498,17 @@ typedef struct cm_commands {
    * CM_E_UNAVAILABLE: nothing more yet, the command is still running. Audited. */
   cm_status (*CM_NULLABLE output)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_text client,
                                   uint32_t stream, uint64_t offset, cm_buffer *CM_NONNULL buffer, cm_error *CM_NULLABLE error);
+  /* [wait] As `run`, with variables of the environment that stay secret: NAME=VALUE, each ended by a NUL byte; values are UTF-8; at
+   * most 64, 16 KiB in all. The core keeps them in memory until the command's last target has ended, and in nothing that
+   * lasts; its record has the names, and "masked": true. Clients keep them in memory until the start. The output is stored with
+   * asterisks in place of each value of 8 bytes or more, as it is and as base 64, over any borders of pieces; that is no
+   * boundary: a program can print a secret otherwise. "offline": "queue" is refused: run it again when the client is there. After
+   * a restart of the core what has not started ends as refused with the code "secrets-gone", and what is still printed is
+   * stored as asterisks. Since ABI 1.1. */
+  cm_status (*CM_NULLABLE run_with_secrets)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text specification,
+                                            cm_bytes variables, const cm_command_callbacks *CM_NULLABLE callbacks,
+                                            void *CM_NULLABLE context, cm_handle *CM_NONNULL command,
+                                            cm_buffer *CM_NONNULL id, cm_error *CM_NULLABLE error);
 } cm_commands;
 
 /* ---- cm.channels/1 (channels): a stream to an agent -------------------------------------------------------------- *
@@ -921,7 +932,7 @@ CM_STATIC_ASSERT(sizeof(cm_plugin) == 72 && offsetof(cm_plugin, load) == 32, "la
 CM_STATIC_ASSERT(sizeof(cm_log) == 24 && sizeof(cm_config) == 24 && sizeof(cm_services) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_lease_callbacks) == 24 && sizeof(cm_service_callbacks) == 24, "layout");
 CM_STATIC_ASSERT(sizeof(cm_route_callbacks) == 48 && sizeof(cm_websocket_callbacks) == 40 && sizeof(cm_http) == 144, "layout");
-CM_STATIC_ASSERT(sizeof(cm_clients) == 40 && sizeof(cm_command_callbacks) == 32 && sizeof(cm_commands) == 48, "layout");
+CM_STATIC_ASSERT(sizeof(cm_clients) == 40 && sizeof(cm_command_callbacks) == 32 && sizeof(cm_commands) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_channel_callbacks) == 56 && sizeof(cm_channels) == 72, "layout");
 CM_STATIC_ASSERT(sizeof(cm_job_callbacks) == 32 && sizeof(cm_jobs) == 80, "layout");
 CM_STATIC_ASSERT(sizeof(cm_event_callbacks) == 32 && sizeof(cm_events) == 32, "layout");

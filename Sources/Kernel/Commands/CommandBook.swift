@@ -177,6 +177,11 @@ struct CommandBook {
         _ target: TargetReference, _ link: any ExecutionLink, _ now: UInt64, _ effects: inout BookEffects
     ) {
         let command = target.command
+        if command.lacksSecrets {
+            let input = TargetStateMachine.Input.refuse(
+                code: "secrets-gone", message: "the core was restarted, and it keeps secret variables in memory only")
+            return apply(input, to: target, now, &effects)
+        }
         switch command.targets[target.index].machine.apply(.dispatch) {
         case .send:
             command.targets[target.index].news = now

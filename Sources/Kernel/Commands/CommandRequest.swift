@@ -61,6 +61,8 @@ public struct CommandRequest: Sendable {
     public var work: CommandWork
     public var standardInput: [UInt8]?
     public var environment: [String: String] = [:]
+    /// Further variables, given as secret: kept in memory only, and masked in the stored output. See `CommandSecrets`.
+    public var secretEnvironment: [String: String] = [:]
     public var workingDirectory: String?
     public var user: String?
     /// `nil`: the default of the limits.
@@ -161,6 +163,7 @@ extension CommandRequest {
         try Self.range(waitMilliseconds, 0...limits.maximumWaitMilliseconds, "the waiting time", "ms", "/wait_s")
         try validateRollout(limits)
         try validateSurroundings()
+        try validateSecrets()
         if let idempotencyKey {
             let key = idempotencyKey.key.utf8
             guard (1...128).contains(key.count), key.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
@@ -241,7 +244,7 @@ extension CommandRequest {
         }
     }
 
-    private static func isEnvironmentName(_ name: String) -> Bool {
+    static func isEnvironmentName(_ name: String) -> Bool {
         guard let first = name.utf8.first, name.utf8.count <= 256 else { return false }
         let isDigit = { (byte: UInt8) in byte >= 0x30 && byte <= 0x39 }
         return !isDigit(first)

@@ -13,6 +13,8 @@ public final class CommandSpecification: Sendable {
     public let invocation: Invocation
     public let standardInput: [UInt8]?
     public let environment: [String: String]
+    /// Names of the variables that were given as secret, sorted; nothing durable has their values.
+    public let secretNames: [String]
     public let workingDirectory: String?
     public let user: String?
     public let timeoutMilliseconds: UInt64
@@ -51,6 +53,7 @@ public final class CommandSpecification: Sendable {
         self.invocation = invocation
         standardInput = request.standardInput
         environment = request.environment
+        secretNames = request.secretEnvironment.keys.sorted()
         workingDirectory = request.workingDirectory
         user = request.user
         timeoutMilliseconds = request.timeoutMilliseconds ?? limits.defaultTimeoutMilliseconds
@@ -78,6 +81,7 @@ public final class CommandSpecification: Sendable {
         invocation = fields.invocation
         standardInput = fields.standardInput
         environment = fields.environment
+        secretNames = fields.secretNames
         workingDirectory = fields.workingDirectory
         user = fields.user
         timeoutMilliseconds = fields.timeoutMilliseconds
@@ -135,6 +139,7 @@ struct CommandFields {
     var invocation = Invocation.argv([])
     var standardInput: [UInt8]?
     var environment: [String: String] = [:]
+    var secretNames: [String] = []
     var workingDirectory: String?
     var user: String?
     var timeoutMilliseconds: UInt64 = 0

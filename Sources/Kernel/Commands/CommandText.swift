@@ -24,6 +24,10 @@ enum CommandText {
             }
             if let input = specification.standardInput { writer.field("stdin_bytes", input.count) }
             if !specification.environment.isEmpty { writer.field("env_names", specification.environment.keys.sorted()) }
+            if !specification.secretNames.isEmpty {
+                writer.field("secret_env_names", specification.secretNames)
+                writer.field("masked", true)
+            }
             writer.field("cwd", ifPresent: specification.workingDirectory)
             writer.field("user", ifPresent: specification.user)
             writer.field("timeout_ms", specification.timeoutMilliseconds)
@@ -92,6 +96,8 @@ enum CommandText {
             fields.template = .init(name: try reader.string(), version: fields.template?.version ?? 0)
         } else if key.is("template_version") {
             fields.template?.version = Int(try reader.integer())
+        } else if key.is("secret_env_names") {
+            fields.secretNames = try reader.strings()
         } else if key.is("cwd") {
             fields.workingDirectory = try reader.string()
         } else if key.is("user") {

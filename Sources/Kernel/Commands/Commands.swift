@@ -19,6 +19,7 @@ public final class Commands: Sendable {
     let observers: CommandObservers
     let now: @Sendable () -> UInt64
     let retention = Mutex(CommandRetention())
+    private let secretsMemory = CommandSecretsMemory()
 
     struct State {
         var book: CommandBook
@@ -132,7 +133,7 @@ public final class Commands: Sendable {
 
     private func validateSize(_ invocation: Invocation, _ request: CommandRequest) throws(Problem) {
         var others = request.standardInput?.count ?? 0
-        for (name, value) in request.environment { others += name.utf8.count + value.utf8.count + 8 }
+        for (name, value) in request.environment.merging(request.secretEnvironment, uniquingKeysWith: { old, _ in old }) { others += name.utf8.count + value.utf8.count + 8 }
         // The protocol adds heads and lengths.
         try invocation.validate(limits, others: others + 1_024)
     }
@@ -176,6 +177,13 @@ public final class Commands: Sendable {
             return .success((range, deferred))
         }
         let (range, deferred) = try reserved.get()
+        let secrets: CommandSecrets?
+        do throws(Problem) {
+            secrets = request.secretEnvironment.isEmpty ? nil : try CommandSecrets(request.secretEnvironment, secretsMemory)
+        } catch {
+            state.withLock { $0.accepting.removeAll { $0 == range.firstTarget } }
+            throw error
+        }
         let specification = CommandSpecification(
             id: range.command, request: request, invocation: invocation, template: template,
             targetCount: clients.count, principal: principal, limits: limits)
@@ -207,7 +215,7 @@ public final class Commands: Sendable {
         for (index, client) in clients.enumerated() {
             targets.append(LiveTarget(client: client, machine: TargetStateMachine(), isDeferred: deferred[index]))
         }
-        let command = LiveCommand(specification, firstTarget: range.firstTarget, targets: targets)
+        let command = LiveCommand(specification, firstTarget: range.firstTarget, targets: targets, secrets: secrets)
         var effects = BookEffects()
         let sending = self.now()
         state.withLock { state in
@@ -228,6 +236,7 @@ public final class Commands: Sendable {
             detail.field("selector", ifPresent: specification.selector)
             detail.field("user", ifPresent: specification.user)
             if case .shell = specification.invocation { detail.field("shell", true) }
+            if !specification.secretNames.isEmpty { detail.field("secret_env_names", specification.secretNames) }
             detail.field("rerun_of", ifPresent: specification.rerunOf)
             // The answer then shows the output: no audit record of its own tells of that read.
             if waits { detail.field("answered_with_output", true) }

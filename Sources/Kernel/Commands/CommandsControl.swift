@@ -48,6 +48,10 @@ extension Commands {
         guard let detail = try await history.detail(id), let old = try await history.specification(id) else {
             throw Self.unknown(id)
         }
+        guard old.secretNames.isEmpty else {
+            throw .conflict(
+                "secrets-gone", "command \(id) was given secret variables, which nobody keeps: whoever gave them has to run it again")
+        }
         var clients: [ClientID] = []
         var from = 0
         while from < detail.summary.targetCount {

@@ -79,7 +79,7 @@ extension Commands: ExecutionSink {
             live.targets[target.index].news = now
             if let output = live.targets[target.index].output { return output }
             let limit = outputs.allowance(link.client, wanted: live.specification.outputLimitBytes)
-            let output = LiveOutput(command: command, client: link.client, limit: limit)
+            let output = LiveOutput(command: command, client: link.client, limit: limit, mask: live.mask)
             live.targets[target.index].output = output
             return output
         }
@@ -120,7 +120,10 @@ extension Commands: ExecutionSink {
             guard received.output >= record.standardOutputBytes, received.errors >= record.standardErrorBytes else {
                 return false
             }
-            if let output, await !outputs.commit(output) { return false }
+            if let output {
+                outputs.finishMask(of: output)
+                guard await outputs.commit(output) else { return false }
+            }
         }
         var effects = BookEffects()
         let now = now()

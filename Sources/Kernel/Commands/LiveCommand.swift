@@ -79,6 +79,9 @@ public final class TargetResult: Sendable {
 final class LiveCommand: @unchecked Sendable {
     let specification: CommandSpecification
     let order: Order
+    /// `nil` also for a command that was given some before the core was restarted: then no target of it starts any more,
+    /// and what its running ones print is masked altogether.
+    let secrets: CommandSecrets?
     let firstTarget: Int64
     var targets: [LiveTarget]
     var rollout: RolloutStateMachine
@@ -109,9 +112,14 @@ final class LiveCommand: @unchecked Sendable {
     /// Results are kept in memory for the caller who waits only up to this many targets.
     static let keptResults = 64
 
-    init(_ specification: CommandSpecification, firstTarget: Int64, targets: [LiveTarget]) {
+    init(
+        _ specification: CommandSpecification, firstTarget: Int64, targets: [LiveTarget], secrets: CommandSecrets? = nil
+    ) {
         self.specification = specification
-        order = specification.order
+        self.secrets = secrets
+        var order = specification.order
+        order.secretEnvironment = secrets?.variables ?? [:]
+        self.order = order
         self.firstTarget = firstTarget
         self.targets = targets
         rollout = RolloutStateMachine(
@@ -123,6 +131,12 @@ final class LiveCommand: @unchecked Sendable {
 
     var id: CommandID { specification.id }
     var isFinished: Bool { open == 0 }
+    var lacksSecrets: Bool { !specification.secretNames.isEmpty && secrets == nil }
+
+    /// For each stream of a target's output; `nil`: nothing is masked.
+    var mask: OutputMaskStateMachine? {
+        specification.secretNames.isEmpty ? nil : OutputMaskStateMachine(secrets?.patterns)
+    }
 
     /// Notes a change of one target, for watchers.
     func touch(_ index: Int) {

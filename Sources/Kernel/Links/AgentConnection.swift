@@ -255,7 +255,8 @@ final class AgentConnection: WebSocketDelegate {
         let link = AgentLink(
             client: client.client, epoch: client.epoch, address: address,
             hasTerminals: proved.features.contains(Feature.terminal), hasFiles: proved.features.contains(Feature.file),
-            hasPrivateFiles: proved.features.contains(Feature.privateFile), connection: Confined(self, on: home.loop))
+            hasPrivateFiles: proved.features.contains(Feature.privateFile),
+            hasSecretEnvironment: proved.features.contains(Feature.secretEnvironment), connection: Confined(self, on: home.loop))
         self.link = link
         let accepted = Accepted(
             client: client.client, epoch: client.epoch, features: proved.features,
@@ -374,6 +375,9 @@ final class AgentConnection: WebSocketDelegate {
 
     func send(_ order: Order) {
         guard phase == .active, let link else { return }
+        guard order.secretEnvironment.isEmpty || link.hasSecretEnvironment else {
+            return refuse(order, over: link, "secrets-unsupported", "the agent of this client takes no secret variables; install a newer one")
+        }
         var refusal: CoreChannelsStateMachine.Refusal?
         write { writer in
             do throws(CoreChannelsStateMachine.Refusal) {
@@ -390,6 +394,10 @@ final class AgentConnection: WebSocketDelegate {
             case .alreadyOpen: ("", "")
             }
         guard !code.isEmpty else { return }
+        refuse(order, over: link, code, message)
+    }
+
+    private func refuse(_ order: Order, over link: AgentLink, _ code: String, _ message: String) {
         let record = ExitRecord(
             command: order.command, outcome: .refused(code: code, message: message), started: .no,
             finishedAt: unixMilliseconds())

@@ -37,6 +37,8 @@ final class LiveOutput: Sendable {
         /// The writer has it in its list.
         var isQueued = false
         var link: (any ExecutionLink)?
+        /// Between what comes and what is kept, where the command was given secrets.
+        var masks: StreamPair<OutputMaskStateMachine>?
     }
 
     let command: CommandID
@@ -45,10 +47,12 @@ final class LiveOutput: Sendable {
     let limit: UInt64
     let state = Mutex(State())
 
-    init(command: CommandID, client: ClientID, limit: UInt64) {
+    /// - Parameter mask: for each stream; `nil`: bytes are kept as they come.
+    init(command: CommandID, client: ClientID, limit: UInt64, mask: OutputMaskStateMachine? = nil) {
         self.command = command
         self.client = client
         self.limit = limit
+        if let mask { state.withLock { $0.masks = StreamPair(mask, mask) } }
     }
 
     var received: StreamPair<UInt64> { state.withLock { $0.received } }
@@ -100,33 +104,50 @@ final class LiveOutput: Sendable {
             }
             state.received[stream] += UInt64(new.byteCount)
 
-            let room = limit - min(limit, state.kept.output + state.kept.errors)
-            let count = min(new.byteCount, Int(clamping: room))
-            if count < new.byteCount { state.truncated = true }
-            guard count > 0 else {
-                // Dropped, but the agent needs credit to come to its end.
-                let queue = !state.isQueued
-                state.isQueued = true
-                return .pending(0, queue: queue)
+            guard state.masks != nil else { return Self.keep(new, of: stream, &state, limit) }
+            let ready = state.masks?[stream].take(new) ?? []
+            return Self.keep(ready.span.bytes, of: stream, &state, limit)
+        }
+    }
+
+    /// The streams have ended: what a mask has held back is kept. Nothing to do the second time.
+    func finishMask() -> [Taken] {
+        state.withLock { state in
+            guard state.masks != nil else { return [] }
+            return OutputStream.allCases.map { stream in
+                let rest = state.masks?[stream].finish() ?? []
+                return rest.isEmpty ? .small(0) : Self.keep(rest.span.bytes, of: stream, &state, limit)
             }
-            state.kept[stream] += UInt64(count)
-            let total = state.small.output.count + state.small.errors.count + count
-            if !state.isSpilled, total <= Self.inlineBytes {
-                Self.append(new, count, to: &state.small[stream])
-                return .small(count)
-            }
-            var added = count
-            if !state.isSpilled {
-                state.isSpilled = true
-                added = total
-                state.pending = state.small
-                state.small = StreamPair([], [])
-            }
-            Self.append(new, count, to: &state.pending[stream])
+        }
+    }
+
+    private static func keep(_ new: RawSpan, of stream: OutputStream, _ state: inout State, _ limit: UInt64) -> Taken {
+        let room = limit - min(limit, state.kept.output + state.kept.errors)
+        let count = min(new.byteCount, Int(clamping: room))
+        if count < new.byteCount { state.truncated = true }
+        guard count > 0 else {
+            // Dropped or held back, but the agent needs credit to come to its end.
             let queue = !state.isQueued
             state.isQueued = true
-            return .pending(added, queue: queue)
+            return .pending(0, queue: queue)
         }
+        state.kept[stream] += UInt64(count)
+        let total = state.small.output.count + state.small.errors.count + count
+        if !state.isSpilled, total <= inlineBytes {
+            append(new, count, to: &state.small[stream])
+            return .small(count)
+        }
+        var added = count
+        if !state.isSpilled {
+            state.isSpilled = true
+            added = total
+            state.pending = state.small
+            state.small = StreamPair([], [])
+        }
+        append(new, count, to: &state.pending[stream])
+        let queue = !state.isQueued
+        state.isQueued = true
+        return .pending(added, queue: queue)
     }
 
     private static func append(_ bytes: RawSpan, _ count: Int, to array: inout [UInt8]) {

@@ -108,6 +108,15 @@ public final class OutputStore: Sendable {
         }
     }
 
+    /// Before the commit of a target that has ended.
+    func finishMask(of output: LiveOutput) {
+        for taken in output.finishMask() {
+            guard case .pending(let count, let queue) = taken else { continue }
+            unwritten.add(count, ordering: .relaxed)
+            if queue { self.queue(output) }
+        }
+    }
+
     private func queue(_ output: LiveOutput) {
         let schedule = work.withLock { work in
             work.queued.append(output)

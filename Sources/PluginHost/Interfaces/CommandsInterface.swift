@@ -6,7 +6,7 @@ import Synchronization
 let commandsTable = HostTable(
     cm_commands(
         head: head(of: cm_commands.self), run: commandsRun, watch: commandsWatch, unwatch: commandsUnwatch,
-        cancel: commandsCancel, output: commandsOutput))
+        cancel: commandsCancel, output: commandsOutput, run_with_secrets: commandsRunWithSecrets))
 
 private let specificationBytes = 4 << 20
 private let watchedPerPlugin = 256
@@ -127,11 +127,43 @@ private func commandsRun(
     _ context: UnsafeMutableRawPointer?, _ command: UnsafeMutablePointer<cm_handle>, _ id: UnsafeMutablePointer<cm_buffer>,
     _ error: UnsafeMutablePointer<cm_error>?
 ) -> cm_status {
+    run(host, "commands.run", actor, specification, nil, callbacks, context, command, id, error)
+}
+
+private func commandsRunWithSecrets(
+    _ host: OpaquePointer, _ actor: cm_handle, _ specification: cm_text, _ variables: cm_bytes,
+    _ callbacks: UnsafePointer<cm_command_callbacks>?, _ context: UnsafeMutableRawPointer?,
+    _ command: UnsafeMutablePointer<cm_handle>, _ id: UnsafeMutablePointer<cm_buffer>, _ error: UnsafeMutablePointer<cm_error>?
+) -> cm_status {
+    run(host, "commands.run_with_secrets", actor, specification, variables, callbacks, context, command, id, error)
+}
+
+/// `NAME=VALUE` and a NUL each. No text of a refusal holds a value.
+private func secretVariables(_ bytes: cm_bytes) throws(Problem) -> [String: String] {
+    guard let bytes = bytes.array(limit: 65_536) else {
+        throw Problem(413, "plugin-argument", "`variables` have more than 65,536 bytes")
+    }
+    guard bytes.last == 0 else { throw Problem(400, "plugin-argument", "each of `variables` is NAME=VALUE, ended by a NUL byte") }
+    var variables: [String: String] = [:]
+    for part in bytes.dropLast().split(separator: 0, omittingEmptySubsequences: false) {
+        guard let mark = part.firstIndex(of: UInt8(ascii: "=")), let name = String(validating: part[..<mark], as: UTF8.self),
+            let value = String(validating: part[(mark + 1)...], as: UTF8.self), variables.updateValue(value, forKey: name) == nil
+        else { throw Problem(400, "plugin-argument", "each of `variables` is NAME=VALUE in UTF-8, and each name comes once") }
+    }
+    return variables
+}
+
+/// - Parameter variables: the secret ones; `nil` for a command without.
+private func run(
+    _ host: OpaquePointer, _ function: StaticString, _ actor: cm_handle, _ specification: cm_text, _ variables: cm_bytes?,
+    _ callbacks: UnsafePointer<cm_command_callbacks>?, _ context: UnsafeMutableRawPointer?,
+    _ command: UnsafeMutablePointer<cm_handle>, _ id: UnsafeMutablePointer<cm_buffer>, _ error: UnsafeMutablePointer<cm_error>?
+) -> cm_status {
     let table = callbacks.map { adopt($0, empty: cm_command_callbacks()) } ?? cm_command_callbacks()
     let ends = CallbackContext(context, destroy: table?.destroy)
     command.pointee = CM_NO_HANDLE
     var isWatched = false
-    let status = hostCall(host, .wait, "commands.run", error: error) { instance in
+    let status = hostCall(host, .wait, function, error: error) { instance in
         if let status = requireRoom(id, idBytes, error) { return status }
         return answering(error) { () throws(Problem) in
             guard let table else { throw Problem(400, "plugin-argument", "the head of the callbacks is not filled in") }
@@ -141,9 +173,11 @@ private func commandsRun(
             let actor = try instance.actor(actor)
             let wantsWatch = callbacks != nil
             if wantsWatch { try requirePlace(instance) }
+            let secrets = try variables.map { (bytes) throws(Problem) in try secretVariables(bytes) } ?? [:]
             let (kernel, forms) = (instance.environment.kernel, instance.environment.forms)
             let (number, watch) = try instance.waitForKernel { () async throws(Problem) -> (CommandID, CommandWatch?) in
-                let request = try forms.commandRequest(body)
+                var request = try forms.commandRequest(body)
+                request.secretEnvironment = secrets
                 guard request.waitMilliseconds == 0 else {
                     throw Problem(400, "plugin-argument", "\"wait_s\" is for the API; here `callbacks` tell of the end")
                 }

@@ -173,6 +173,15 @@ final class Kit: Plugin {
         try refused(.notFound) { () throws(PluginError) in _ = try commands.watch("x") { _ in } }
         try refused(.notFound) { () throws(PluginError) in try commands.cancel("x") }
         try refused(.notFound) { () throws(PluginError) in _ = try commands.output("x", of: "c-1") }
+        try refused(.notFound) { () throws(PluginError) in
+            _ = try commands.run(["clients": ["c-1"], "argv": ["true"]], secrets: [("TOKEN", "a value")])
+        }
+        let files = try host.privateFiles()
+        try refused(.notFound) { () throws(PluginError) in
+            try files.put(PrivateFiles.Specification(name: "key", lifetimeSeconds: 60), content: [1], on: "c-1") { _ in }
+        }
+        try refused(.notFound) { () throws(PluginError) in try files.remove("key", on: "c-1") { _ in } }
+        try refused(.notFound) { () throws(PluginError) in try files.list(on: "c-1") { _ in } }
         let channels = try host.channels()
         try expect(try channels.list().isEmpty, "no channels")
         try refused(.notFound) { () throws(PluginError) in _ = try channels.open(["client": "c-1"], as: .plugin) { _ in } }

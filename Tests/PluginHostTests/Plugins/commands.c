@@ -94,6 +94,36 @@ static void viewer(cm_handle request) {
   GIVES(CM_OK, commands->unwatch(H, command));
 }
 
+#define SECRET "correct-horse-battery"
+#define VARIABLES(text) ((cm_bytes){ (const uint8_t *)(text), sizeof(text) })
+
+static cm_status with_secrets(const char *rest, cm_bytes variables, cm_buffer *room) {
+  return commands->run_with_secrets(H, CM_NO_HANDLE, T(specification(rest)), variables, &callbacks, &destroyed, &command, room, &error);
+}
+
+/* What was stored: the value, and base 64 of it after nothing and after one byte. */
+static void masked(void) {
+  char bytes[256];
+  cm_buffer room = ROOM(bytes);
+  GIVES(CM_OK, commands->output(H, CM_NO_HANDLE, T(id), T(client), 1, 0, &room, &error));
+  HOLDS(same(&room, "it is *********************\n****************************\neG***************************Q==\n"));
+}
+
+static void secret_refusals(void) {
+  char text[27];
+  cm_buffer room = { (uint8_t *)text, 26, 0 };
+  destroyed = 0;
+  GIVES(CM_E_INVALID, with_secrets("\"argv\":[\"/bin/true\"],\"offline\":\"queue\"", VARIABLES("TOKEN=" SECRET), &room));
+  GIVES(CM_E_INVALID, with_secrets("\"argv\":[\"/bin/true\"]", B("TOKEN=" SECRET), &room));
+  HOLDS(!memmem(error.text, error.text_size, SECRET, strlen(SECRET)));
+  GIVES(CM_E_INVALID, with_secrets("\"argv\":[\"/bin/true\"]", VARIABLES("TOKEN"), &room));
+  GIVES(CM_E_INVALID, with_secrets("\"argv\":[\"/bin/true\"]", VARIABLES("TOKEN=a\0TOKEN=b"), &room));
+  GIVES(CM_E_INVALID, with_secrets("\"argv\":[\"/bin/true\"]", VARIABLES("1TOKEN=" SECRET), &room));
+  HOLDS(!memmem(error.text, error.text_size, SECRET, strlen(SECRET)));
+  GIVES(CM_E_INVALID, with_secrets("\"argv\":[\"/bin/true\"],\"env\":{\"TOKEN\":\"x\"}", VARIABLES("TOKEN=" SECRET), &room));
+  HOLDS(destroyed == 6);
+}
+
 static int check(cm_handle request, const char *step) {
   cm_buffer room = { (uint8_t *)id, 26, 0 };
   char bytes[128];
@@ -111,6 +141,16 @@ static int check(cm_handle request, const char *step) {
     GIVES(CM_OK, commands->watch(H, CM_NO_HANDLE, T(id), &callbacks, &destroyed, &command, &error));
     return 0;
   }
+  if (strcmp(step, "secrets") == 0) {
+    begin(request);
+    GIVES(CM_OK, with_secrets("\"argv\":[\"/bin/sh\",\"-c\",\"echo it is $TOKEN; printf %s $TOKEN | base64; printf x%s $TOKEN | base64\"]", VARIABLES("TOKEN=" SECRET), &room));
+    return 0;
+  }
+  if (strcmp(step, "secrets-held") == 0) {
+    begin(request);
+    GIVES(CM_OK, with_secrets("\"argv\":[\"/bin/sh\",\"-c\",\"test -n $TOKEN && echo there; exec sleep 60\"]", VARIABLES("TOKEN=" SECRET), &room));
+    return 1;
+  }
   if (strcmp(step, "cancel") == 0) {
     cm_buffer place = { (uint8_t *)slow, 26, 0 }, piece = ROOM(bytes);
     begin(request);
@@ -125,6 +165,8 @@ static int check(cm_handle request, const char *step) {
     GIVES(CM_E_NOT_FOUND, commands->unwatch(H, command));
   } else if (strcmp(step, "output") == 0) output(request);
   else if (strcmp(step, "refusals") == 0) refusals(request);
+  else if (strcmp(step, "masked") == 0) masked();
+  else if (strcmp(step, "secret-refusals") == 0) secret_refusals();
   else if (strcmp(step, "viewer") == 0) viewer(request);
   else HOLDS(!"a known step");
   return 1;
