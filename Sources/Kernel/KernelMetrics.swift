@@ -12,6 +12,11 @@ extension Kernel {
         }
         let channels = channels
         metrics.reading("client_manager_channels", "Terminals and streams that have not ended.") { Double(channels.count) }
+        let files = files
+        metrics.reading("client_manager_stored_files", "Files of the managed store, unfinished ones included.") {
+            Double(files.used.files)
+        }
+        metrics.reading("client_manager_stored_file_bytes", "Bytes that they are charged with.") { Double(files.used.bytes) }
         metrics.registerProcess()
     }
 }

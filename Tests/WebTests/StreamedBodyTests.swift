@@ -61,6 +61,16 @@ private final class Recorder: ExchangeReceiver {
         #expect(web.gate.records.withLock { $0.count } == 3)
     }
 
+    @Test func aBodyEndsWithItsCredential() async throws {
+        let web = try await WebFixture([upload()])
+        let client = try web.client()
+        try client.send("PUT /upload HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer reader\r\nExpect: 100-continue\r\nContent-Length: 9000000\r\n\r\n")
+        #expect(client.until("\r\n\r\n").hasPrefix("HTTP/1.1 100"))
+        try client.send([1, 2, 3])
+        web.gate.end("reader")
+        #expect(client.until("revoked").contains("401"), "long before its end")
+    }
+
     @Test func nothingIsReadOfThoseWhoMayNot() async throws {
         let web = try await WebFixture([upload()])
         for (token, status) in [(nil, "401"), ("nobody", "403"), ("limited", "429")] as [(String?, String)] {

@@ -352,7 +352,7 @@ public final class FileStore: Sendable {
     static func problem(_ error: BlockingPool.Failure<SystemError>, _ what: String) -> Problem {
         switch error {
         case .full: Problem(503, "files-busy", "too many files are read and written at once: try again", retryAfter: 1)
-        case .failed(let failure) where failure.isOutOfSpace:
+        case .failed(let failure) where failure.isOutOfSpace || failure.code == EFBIG:
             Problem(507, "disk-full", "the disk of the data directory is full: nothing was kept of what did not fit")
         case .failed(let failure) where failure.code == EIO: Problem(500, "file-damaged", "\(what): \(failure)")
         case .failed(let failure): Problem(500, "file-failed", "\(what): \(failure)")

@@ -147,9 +147,14 @@ public final class WebService: HTTPService {
             }
             let stream = body.map { RequestBody($0) } ?? RequestBody(writer, limit: route.body.limit)
             writer.assumeOnLoop { $0.attach(stream) }
+            // A long body ends with the credential that began it, as long answers do.
+            let revoked = Problem(401, "token-revoked", "the token or its subject was revoked while the body came")
+            let watch = pipeline.watch(admission.request.principal) { stream.cut(revoked) }
+            if watch == nil { stream.cut(revoked) }
             var admission = admission
             admission.request.stream = stream
             await answer(await pipeline.answer(admission, head, handler), writer)
+            withExtendedLifetime(watch) {}
         case .exchange(let timeout, let handler), .webSocket(_, let timeout, let handler):
             service.assumeOnLoop { service in
                 writer.assumeOnLoop { writer in

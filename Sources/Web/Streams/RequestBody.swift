@@ -71,7 +71,7 @@ public final class RequestBody: Sendable {
                 if state.total > UInt64(limit) {
                     state.bytes = []
                     state.fault = WebService.tooLarge(limit)
-                } else {
+                } else if state.fault == nil {
                     state.bytes.append(contentsOf: bytes)
                 }
                 return (state.waiting.take(), state.bytes.count >= RequestBody.bound || state.fault != nil)
@@ -79,6 +79,16 @@ public final class RequestBody: Sendable {
         }
         waiting?.resume()
         return isFull
+    }
+
+    /// From any thread: nothing more is handed on, whatever has come.
+    func cut(_ problem: Problem) {
+        state.withLock { state -> UnsafeContinuation<Void, Never>? in
+            guard !state.isComplete, state.fault == nil else { return nil }
+            state.bytes = []
+            state.fault = problem
+            return state.waiting.take()
+        }?.resume()
     }
 
     func completed() {
