@@ -417,9 +417,18 @@ pub struct cm_store {
     pub blob_remove: Option<unsafe extern "C" fn(*mut cm_host_context, cm_text, *mut cm_error) -> i32>,
 }
 
-// cm.files/1 (files): the managed store
+// cm.files/1 (files): the managed store, and transfers between it and clients
 
 pub const CM_INTERFACE_FILES: &str = "cm.files/1";
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_transfer_callbacks {
+    pub head: cm_head,
+    pub progress: Option<unsafe extern "C" fn(*mut c_void, u64, cm_text)>,
+    pub ended: Option<unsafe extern "C" fn(*mut c_void, u64, cm_text)>,
+    pub destroy: Option<unsafe extern "C" fn(*mut c_void)>,
+}
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -438,6 +447,10 @@ pub struct cm_files {
     pub read: Option<unsafe extern "C" fn(*mut cm_host_context, u64, u64, *mut cm_buffer, *mut cm_error) -> i32>,
     pub close: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
     pub remove: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
+    pub transfer_start: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *const cm_transfer_callbacks, *mut c_void, *mut u64, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub transfer_watch: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *const cm_transfer_callbacks, *mut c_void, *mut u64, *mut cm_error) -> i32>,
+    pub transfer_unwatch: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
+    pub transfer_cancel: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
 }
 
 // cm.enrollment/1 (enrollment): what it takes to bring an agent to a machine
@@ -560,7 +573,8 @@ const _: () = assert!(std::mem::size_of::<cm_audit_callbacks>() == 24);
 const _: () = assert!(std::mem::size_of::<cm_audit>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_metrics>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_executor>() == 56);
-const _: () = assert!(std::mem::size_of::<cm_files>() == 112);
+const _: () = assert!(std::mem::size_of::<cm_transfer_callbacks>() == 32);
+const _: () = assert!(std::mem::size_of::<cm_files>() == 144);
 const _: () = assert!(std::mem::size_of::<cm_enrollment>() == 48);
 const _: () = assert!(std::mem::size_of::<cm_private_file_callbacks>() == 24);
 const _: () = assert!(std::mem::size_of::<cm_private_files>() == 32);

@@ -212,3 +212,38 @@ func filesRemove(_ context: Context, _ actor: UInt64, _ id: cm_text, _ error: CE
         return CM_OK
     }
 }
+
+// MARK: Transfers: there are no clients while a plugin is checked
+
+func filesTransferStart(
+    _ context: Context, _ actor: UInt64, _ specification: cm_text, _ callbacks: UnsafePointer<cm_transfer_callbacks>?,
+    _ own: Opaque, _ transfer: UnsafeMutablePointer<UInt64>, _ id: CBuffer, _ error: CError
+) -> cm_status {
+    let function: StaticString = "cm.files/1 transfer_start"
+    guard let host = core(context, function) else { return CM_E_INVALID }
+    if let callbacks { host.checkHead(callbacks.pointee.head, atLeast: MemoryLayout<cm_transfer_callbacks>.size, function) }
+    let status = host.enter(function, .wait) ?? CM_E_NOT_FOUND
+    if host.json(specification, function).object == nil { host.misuse("\(function): the specification is no JSON object") }
+    callbacks?.pointee.destroy?(own)
+    return fail(status, error, "there are no clients while a plugin is checked")
+}
+
+func filesTransferWatch(
+    _ context: Context, _ actor: UInt64, _ id: cm_text, _ callbacks: UnsafePointer<cm_transfer_callbacks>, _ own: Opaque,
+    _ transfer: UnsafeMutablePointer<UInt64>, _ error: CError
+) -> cm_status {
+    let function: StaticString = "cm.files/1 transfer_watch"
+    guard let host = core(context, function) else { return CM_E_INVALID }
+    host.checkHead(callbacks.pointee.head, atLeast: MemoryLayout<cm_transfer_callbacks>.size, function)
+    let status = host.enter(function, .wait) ?? CM_E_NOT_FOUND
+    callbacks.pointee.destroy?(own)
+    return fail(status, error, "no such transfer")
+}
+
+func filesTransferUnwatch(_ context: Context, _ transfer: UInt64) -> cm_status {
+    begin(context, "cm.files/1 transfer_unwatch", nil, .any, canFail: false) { _ in CM_E_NOT_FOUND }
+}
+
+func filesTransferCancel(_ context: Context, _ actor: UInt64, _ id: cm_text, _ error: CError) -> cm_status {
+    begin(context, "cm.files/1 transfer_cancel", error) { _ in fail(CM_E_NOT_FOUND, error, "no such transfer") }
+}

@@ -90,7 +90,9 @@ final class PlayedTables: Sendable {
             cm_files(
                 head: cm_head(), create: filesCreate, resume: filesResume, append: filesAppend, sync: filesSync,
                 seal: filesSeal, release: filesRelease, discard: filesDiscard, get: filesGet, list: filesList,
-                open: filesOpen, read: filesRead, close: filesClose, remove: filesRemove))
+                open: filesOpen, read: filesRead, close: filesClose, remove: filesRemove,
+                transfer_start: filesTransferStart, transfer_watch: filesTransferWatch,
+                transfer_unwatch: filesTransferUnwatch, transfer_cancel: filesTransferCancel))
         add(
             CM_INTERFACE_CRYPTO, nil,
             cm_crypto(

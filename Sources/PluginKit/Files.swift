@@ -68,6 +68,82 @@ public struct Files: Sendable {
     }
 }
 
+// MARK: Transfers
+
+extension Files {
+    /// Starts a transfer: `specification` is the body of POST /api/v1/transfers for one client. Returns its id when it is durably
+    /// accepted; it goes on over restarts. The closures, on the plugin's own thread, hear of its progress, at most twice a
+    /// second, and of its end, with the transfer as GET /api/v1/transfers/{id} shows it.
+    @discardableResult
+    public func transfer(
+        _ specification: JSONObject, as actor: Actor = .plugin, progress: @escaping (JSONValue) -> Void = { _ in },
+        ended: @escaping (JSONValue) -> Void = { _ in }
+    ) throws(PluginError) -> String {
+        guard let start = table.functions.transfer_start else { throw .missing("cm.files/1 transfer_start") }
+        let text = JSONValue.object(specification).serialized()
+        var callbacks = transferCallbacks()
+        let context = Unmanaged.passRetained(TransferContext(progress, ended)).toOpaque()
+        var handle = CM_NO_HANDLE
+        // An id has a fixed size: asking twice would move it twice.
+        var id = [UInt8](repeating: 0, count: 128)
+        let size = try id.filled("cm.files/1 transfer_start") { buffer, error in
+            text.withText { start(table.context, actor.handle, $0, &callbacks, context, &handle, buffer, error) }
+        }
+        return String(decoding: id[..<size], as: UTF8.self)
+    }
+
+    /// Watches a transfer by its id: one of an earlier life of the plugin, for example.
+    public func watch(
+        _ id: String, as actor: Actor = .plugin, progress: @escaping (JSONValue) -> Void = { _ in },
+        ended: @escaping (JSONValue) -> Void
+    ) throws(PluginError) -> Registration {
+        guard let watch = table.functions.transfer_watch else { throw .missing("cm.files/1 transfer_watch") }
+        var callbacks = transferCallbacks()
+        let context = Unmanaged.passRetained(TransferContext(progress, ended)).toOpaque()
+        var handle = CM_NO_HANDLE
+        try attempt("cm.files/1 transfer_watch") { error in
+            id.withText { watch(table.context, actor.handle, $0, &callbacks, context, &handle, error) }
+        }
+        return Registration(handle: handle)
+    }
+
+    /// Stops watching; the transfer goes on.
+    public func unwatch(_ watch: Registration) { _ = table.functions.transfer_unwatch?(table.context, watch.handle) }
+
+    /// Asks a transfer to end; its end is told to whoever watches.
+    public func cancelTransfer(_ id: String, as actor: Actor = .plugin) throws(PluginError) {
+        guard let cancel = table.functions.transfer_cancel else { throw .missing("cm.files/1 transfer_cancel") }
+        try attempt("cm.files/1 transfer_cancel") { error in id.withText { cancel(table.context, actor.handle, $0, error) } }
+    }
+}
+
+private final class TransferContext {
+    let progress: (JSONValue) -> Void
+    let ended: (JSONValue) -> Void
+
+    init(_ progress: @escaping (JSONValue) -> Void, _ ended: @escaping (JSONValue) -> Void) {
+        self.progress = progress
+        self.ended = ended
+    }
+}
+
+private func transferCallbacks() -> cm_transfer_callbacks {
+    var callbacks = cm_transfer_callbacks()
+    callbacks.head = cm_head(size: UInt32(MemoryLayout<cm_transfer_callbacks>.size), revision: 1)
+    callbacks.progress = transferProgress
+    callbacks.ended = transferEnded
+    callbacks.destroy = releaseContext
+    return callbacks
+}
+
+private func transferProgress(_ context: UnsafeMutableRawPointer?, _ transfer: UInt64, _ json: cm_text) {
+    withContext(context, as: TransferContext.self) { $0.progress((try? JSONValue(parsing: String(json))) ?? .null) }
+}
+
+private func transferEnded(_ context: UnsafeMutableRawPointer?, _ transfer: UInt64, _ json: cm_text) {
+    withContext(context, as: TransferContext.self) { $0.ended((try? JSONValue(parsing: String(json))) ?? .null) }
+}
+
 /// The one writer of an unfinished file. Used by one thread at a time; ended by `seal`, `release` or `discard`.
 public struct FileWriter: Sendable {
     let table: HostTable<cm_files>

@@ -23,5 +23,10 @@ extension CoreForms {
             try FileReading.schema.check(json)
             return FileReading.newFile(json)
         },
-        file: { FileWriting.json($0).serialized() })
+        file: { FileWriting.json($0).serialized() },
+        transferRequest: { (body) throws(Problem) in
+            guard let json = try? JSONValue(parsing: body) else { throw .invalid("what describes the transfer is not JSON") }
+            try TransferReading.schema.check(json)
+            return try TransferReading.request(json)
+        })
 }

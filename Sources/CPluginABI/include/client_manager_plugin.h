@@ -181,7 +181,7 @@ typedef struct cm_head {
 #define CM_CAPABILITY_CHANNELS    "channels"
 #define CM_CAPABILITY_SECRETS     "secrets"      /* sealing under the core's master key */
 #define CM_CAPABILITY_AUDIT_READ  "audit.read"
-#define CM_CAPABILITY_FILES       "files"        /* the managed store of files */
+#define CM_CAPABILITY_FILES       "files"        /* the managed store, and transfers from and to clients */
 #define CM_CAPABILITY_ENROLLMENT  "enrollment"   /* tokens that let machines in, and the agent's file */
 #define CM_CAPABILITY_PRIVATE     "private-files" /* places files in the memory of clients */
 /* log, configuration, services, metrics, crypto (hashes, random) and executor need none. */
@@ -440,9 +440,9 @@ typedef struct cm_http {
  * Where a function has `actor`, it is in whose name the core acts: a live request, WebSocket or job attempt stands for its
  * principal, whose rights are checked; CM_NO_HANDLE is the plugin itself, "plugin:ID" in the audit trail, which may do what
  * its capabilities allow: with "clients.read" see all clients, with "clients.write" set labels, with "commands" run what the
- * command policy allows to administrators or to the user "plugin:ID", with "files" use all files of the store, with "jobs"
- * work with jobs of its own kinds, with "private-files" place them on all clients. A handle that stands for nobody any more is
- * CM_E_GONE. */
+ * command policy allows to administrators or to the user "plugin:ID", with "files" use all files of the store and of
+ * all clients, with "jobs" work with jobs of its own kinds, with "private-files" place them on all clients. A handle that
+ * stands for nobody any more is CM_E_GONE. */
 
 /* ---- cm.clients/1 (clients.read; labels: clients.write) ---------------------------------------------------------- */
 
@@ -741,11 +741,22 @@ typedef struct cm_store {
   cm_status (*CM_NULLABLE blob_remove)(cm_host_context *CM_NONNULL host, cm_text name, cm_error *CM_NULLABLE error);
 } cm_store;
 
-/* ---- cm.files/1 (files): the managed store ------------------------------------------------------------------------ *
+/* ---- cm.files/1 (files): the managed store, and transfers between it and clients ---------------------------------- *
  * A stored file is a whole that never changes, opened by its id; while it is written it belongs to one writer. What is made
  * for an actor is his: others see it only with the right on all clients. Nothing here opens a path of the core's machine. */
 
 #define CM_INTERFACE_FILES "cm.files/1"
+
+typedef struct cm_transfer_callbacks {
+  cm_head head;
+  /* [own] Optional. It moved on; at most twice a second, and the newest state only. `json` as in GET /api/v1/transfers/{id}. */
+  void (*CM_NULLABLE progress)(void *CM_NULLABLE context, cm_handle transfer, cm_text json);
+  /* [own] It has ended, once: done, failed or cancelled. `json` says how, and for a file of a client that came whole has the id
+   * of the stored file. The handle is dead. */
+  void (*CM_NULLABLE ended)(void *CM_NULLABLE context, cm_handle transfer, cm_text json);
+  /* [own] Last call. */
+  void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
+} cm_transfer_callbacks;
 
 typedef struct cm_files {
   cm_head head;
@@ -792,6 +803,24 @@ typedef struct cm_files {
   cm_status (*CM_NULLABLE close)(cm_host_context *CM_NONNULL host, cm_handle reader);
   /* [wait] Removes a file. CM_E_EXISTS: a transfer needs it. */
   cm_status (*CM_NULLABLE remove)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_error *CM_NULLABLE error);
+
+  /* [wait] Starts a transfer: `specification` is the body of POST /api/v1/transfers for one client. Returns when it is durably
+   * accepted; `id` gets its id, 26 bytes; where they do not fit nothing is done. It goes on over restarts, whoever watches.
+   * `callbacks` may be NULL: then nobody watches and `transfer` is CM_NO_HANDLE. At most 256 watched. */
+  cm_status (*CM_NULLABLE transfer_start)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text specification,
+                                          const cm_transfer_callbacks *CM_NULLABLE callbacks, void *CM_NULLABLE context,
+                                          cm_handle *CM_NONNULL transfer, cm_buffer *CM_NONNULL id,
+                                          cm_error *CM_NULLABLE error);
+  /* [wait] Watches a transfer by its id: one of an earlier life of the plugin, for example. One that has ended already is told
+   * so as well. */
+  cm_status (*CM_NULLABLE transfer_watch)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id,
+                                          const cm_transfer_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
+                                          cm_handle *CM_NONNULL transfer, cm_error *CM_NULLABLE error);
+  /* [any] Stops watching; the transfer goes on. */
+  cm_status (*CM_NULLABLE transfer_unwatch)(cm_host_context *CM_NONNULL host, cm_handle transfer);
+  /* [wait] Asks it to end; `ended` follows where somebody watches. */
+  cm_status (*CM_NULLABLE transfer_cancel)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id,
+                                           cm_error *CM_NULLABLE error);
 } cm_files;
 
 /* ---- cm.enrollment/1 (enrollment): what it takes to bring an agent to a machine ---------------------------------- */
@@ -939,7 +968,7 @@ CM_STATIC_ASSERT(sizeof(cm_event_callbacks) == 32 && sizeof(cm_events) == 32, "l
 CM_STATIC_ASSERT(sizeof(cm_store) == 112 && sizeof(cm_crypto) == 48, "layout");
 CM_STATIC_ASSERT(sizeof(cm_audit_callbacks) == 24 && sizeof(cm_audit) == 32 && sizeof(cm_metrics) == 32, "layout");
 CM_STATIC_ASSERT(sizeof(cm_executor) == 56, "layout");
-CM_STATIC_ASSERT(sizeof(cm_files) == 112, "layout");
+CM_STATIC_ASSERT(sizeof(cm_transfer_callbacks) == 32 && sizeof(cm_files) == 144, "layout");
 CM_STATIC_ASSERT(sizeof(cm_enrollment) == 48, "layout");
 CM_STATIC_ASSERT(sizeof(cm_private_file_callbacks) == 24 && sizeof(cm_private_files) == 32, "layout");
 

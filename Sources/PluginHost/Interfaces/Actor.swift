@@ -58,7 +58,7 @@ extension Capability {
         case .clientsWrite: ["client.label"]
         case .commands: ["command.run", "command.shell", "command.read", "command.cancel", "output.read", "template.read", "template.run"]
         case .channels: ["terminal.open", "terminal.read"]
-        case .files: ["file.read", "file.write"]
+        case .files: ["file.read", "file.write", "transfer.create", "transfer.read", "transfer.cancel"]
         case .enrollment: ["enrollment-token.create", "enrollment-token.revoke"]
         case .privateFiles: ["private-file.write", "private-file.read"]
         case .jobs: ["job.create", "job.read", "job.cancel"]

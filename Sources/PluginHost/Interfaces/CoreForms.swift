@@ -16,12 +16,15 @@ public struct CoreForms: Sendable {
     var newFile: @Sendable ([UInt8]) throws(Problem) -> NewFile
     /// A file as GET /api/v1/files/{id} shows it.
     var file: @Sendable (StoredFile) -> [UInt8]
+    /// The body of POST /api/v1/transfers.
+    var transferRequest: @Sendable ([UInt8]) throws(Problem) -> TransferRequest
 
     public init(
         client: @escaping @Sendable (ClientDetail) -> [UInt8],
         commandRequest: @escaping @Sendable ([UInt8]) throws(Problem) -> CommandRequest,
         target: @escaping @Sendable (TargetView) -> [UInt8], command: @escaping @Sendable (CommandSummary) -> [UInt8],
-        newFile: @escaping @Sendable ([UInt8]) throws(Problem) -> NewFile, file: @escaping @Sendable (StoredFile) -> [UInt8]
+        newFile: @escaping @Sendable ([UInt8]) throws(Problem) -> NewFile, file: @escaping @Sendable (StoredFile) -> [UInt8],
+        transferRequest: @escaping @Sendable ([UInt8]) throws(Problem) -> TransferRequest
     ) {
         self.client = client
         self.commandRequest = commandRequest
@@ -29,5 +32,6 @@ public struct CoreForms: Sendable {
         self.command = command
         self.newFile = newFile
         self.file = file
+        self.transferRequest = transferRequest
     }
 }

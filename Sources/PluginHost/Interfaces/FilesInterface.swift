@@ -8,7 +8,8 @@ let filesTable = HostTable(
     cm_files(
         head: head(of: cm_files.self), create: filesCreate, resume: filesResume, append: filesAppend, sync: filesSync,
         seal: filesSeal, release: filesRelease, discard: filesDiscard, get: filesGet, list: filesList, open: filesOpen,
-        read: filesRead, close: filesClose, remove: filesRemove))
+        read: filesRead, close: filesClose, remove: filesRemove, transfer_start: filesTransferStart,
+        transfer_watch: filesTransferWatch, transfer_unwatch: filesTransferUnwatch, transfer_cancel: filesTransferCancel))
 
 private let writersPerPlugin = 64
 private let readersPerPlugin = 64

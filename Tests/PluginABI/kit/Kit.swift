@@ -160,6 +160,9 @@ final class Kit: Plugin {
         try files.remove(writer.id)
         try refused(.notFound) { () throws(PluginError) in _ = try files.open(writer.id) }
         try files.create(["name": "b"]).discard()
+        try refused(.notFound) { () throws(PluginError) in _ = try files.transfer(["direction": "pull", "clients": ["c-1"], "path": "/a"]) }
+        try refused(.notFound) { () throws(PluginError) in _ = try files.watch("x") { _ in } }
+        try refused(.notFound) { () throws(PluginError) in try files.cancelTransfer("x") }
     }
 
     private func fleet() throws(PluginError) {

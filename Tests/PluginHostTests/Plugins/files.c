@@ -1,5 +1,5 @@
-/* cm.files/1: a file from its first byte to its removal; bounds and refusals; in the plugin's own name and in that of
- * whoever asks. */
+/* cm.files/1: a file from its first byte to its removal, and on its way to a client and back; bounds and refusals; in the
+ * plugin's own name and in that of whoever asks. */
 #define ID "com.example.keeper"
 #ifndef VERSION
 #define VERSION "1.0.0"
@@ -217,7 +217,122 @@ static void *from_elsewhere(void *context) {
   return NULL;
 }
 
+/* To a client and back; ends that are failures and cancellations. The step is "push-CLIENT" and so on. */
+static char moved[27], end_json[2048];
+static cm_handle waiting, watched;
+static int progresses, destroyed, cancels;
+
+static void progress(void *context, cm_handle transfer, cm_text json) {
+  (void)context;
+  cm_buffer text = { (uint8_t *)(uintptr_t)json.data, json.size, json.size };
+  HOLDS(transfer == watched && holds(&text, moved));
+  progresses++;
+  if (!cancels && strstr(end_json, "cancel me")) {
+    cancels++;
+    GIVES(CM_OK, files->transfer_cancel(H, CM_NO_HANDLE, T(moved), &error));
+  }
+}
+
+static void ended(void *context, cm_handle transfer, cm_text json) {
+  (void)context;
+  (void)transfer;
+  snprintf(end_json, sizeof(end_json), "%.*s", (int)json.size, json.data);
+  answer(waiting);
+}
+
+static void end(void *context) { ++*(int *)context; }
+
+static const cm_transfer_callbacks callbacks = { CM_HEAD(cm_transfer_callbacks, 1), progress, ended, end };
+
+static int start_transfer(cm_handle request, const char *client, const char *rest) {
+  char text[1024];
+  cm_buffer room = { (uint8_t *)moved, 26, 0 };
+  waiting = request;
+  snprintf(text, sizeof(text), "{\"clients\":[\"%s\"],\"path\":\"%s/%s}", client, getenv("CM_TEST_FOLDER"), rest);
+  GIVES(CM_OK, files->transfer_start(H, CM_NO_HANDLE, T(text), &callbacks, &destroyed, &watched, &room, &error));
+  return failures[0] != 0;
+}
+
+static int transfers(cm_handle request, const char *step) {
+  char json[2048], rest[256];
+  cm_buffer result = ROOM(json), small = { (uint8_t *)json, 25, 0 }, room = { (uint8_t *)json, 26, 0 };
+  uint64_t size = 0;
+  cm_handle handle = 0;
+  int count = 0;
+  const char *client = strchr(step, '-') + 1;
+  if (strncmp(step, "push-", 5) == 0) {
+    end_json[0] = 0;
+    handle = create(CM_NO_HANDLE, "{\"name\":\"hello\"}", kept);
+    GIVES(CM_OK, files->append(H, handle, B("hello"), &error));
+    GIVES(CM_OK, files->seal(H, handle, NULL, &result, &error));
+    snprintf(rest, sizeof(rest), "hello.txt\",\"direction\":\"push\",\"file\":\"%s\"", kept);
+    return start_transfer(request, client, rest);
+  }
+  if (strncmp(step, "pushed-", 7) == 0) {
+    HOLDS(strstr(end_json, "\"state\":\"succeeded\"") && strstr(end_json, "\"bytes\":5"));
+    HOLDS(destroyed == 1);
+    if (destroyed != 1) return 1;
+    GIVES(CM_E_NOT_FOUND, files->transfer_unwatch(H, watched));
+    GIVES(CM_OK, files->remove(H, CM_NO_HANDLE, T(kept), &error));
+  }
+  if (strncmp(step, "pull-", 5) == 0) return start_transfer(request, client, "hello.txt\",\"direction\":\"pull\"");
+  if (strncmp(step, "pulled-", 7) == 0) {
+    char bytes[8];
+    cm_buffer piece = ROOM(bytes);
+    const char *file = strstr(end_json, "\"file\":\"");
+    HOLDS(strstr(end_json, "\"state\":\"succeeded\"") && file);
+    if (!file) return 1;
+    snprintf(kept, sizeof(kept), "%.26s", file + 8);
+    GIVES(CM_OK, files->open(H, CM_NO_HANDLE, T(kept), &handle, &size, &error));
+    GIVES(CM_OK, files->read(H, handle, 0, &piece, &error));
+    HOLDS(same(&piece, "hello"));
+    GIVES(CM_OK, files->close(H, handle));
+    GIVES(CM_OK, files->remove(H, CM_NO_HANDLE, T(kept), &error));
+  }
+  if (strncmp(step, "missing-", 8) == 0) return start_transfer(request, client, "none\",\"direction\":\"pull\"");
+  if (strncmp(step, "failed-", 7) == 0) HOLDS(strstr(end_json, "\"state\":\"failed\"") && strstr(end_json, "path-not-found"));
+  if (strncmp(step, "slow-", 5) == 0) {
+    snprintf(end_json, sizeof(end_json), "cancel me");
+    handle = create(CM_NO_HANDLE, "{\"name\":\"slow\"}", kept);
+    uint8_t *bytes = calloc(1, 4 << 20);
+    GIVES(CM_OK, files->append(H, handle, (cm_bytes){ bytes, 4 << 20 }, &error));
+    free(bytes);
+    GIVES(CM_OK, files->seal(H, handle, NULL, &result, &error));
+    snprintf(rest, sizeof(rest), "slow.bin\",\"direction\":\"push\",\"rate_limit\":65536,\"file\":\"%s\"", kept);
+    return start_transfer(request, client, rest);
+  }
+  if (strncmp(step, "cancelled-", 10) == 0) {
+    HOLDS(strstr(end_json, "\"state\":\"cancelled\"") && cancels == 1 && progresses > 0);
+    GIVES(CM_OK, files->remove(H, CM_NO_HANDLE, T(kept), &error));
+    /* One that is over is told again to whoever asks. */
+    end_json[0] = 0;
+    waiting = request;
+    GIVES(CM_OK, files->transfer_watch(H, CM_NO_HANDLE, T(moved), &callbacks, &destroyed, &watched, &error));
+    return failures[0] != 0;
+  }
+  if (strncmp(step, "refused-", 8) == 0) {
+    snprintf(rest, sizeof(rest), "{\"clients\":[\"%s\"],\"path\":\"/x\",\"direction\":\"pull\"}", client);
+    GIVES(CM_E_TOO_SMALL, files->transfer_start(H, CM_NO_HANDLE, T(rest), &callbacks, &count, &handle, &small, &error));
+    HOLDS(small.size == 26 && count == 1 && handle == CM_NO_HANDLE);
+    GIVES(CM_E_INVALID, files->transfer_start(H, CM_NO_HANDLE, T("{"), &callbacks, &count, &handle, &room, &error));
+    GIVES(CM_E_INVALID, files->transfer_start(H, CM_NO_HANDLE, T("{\"selector\":\"all\",\"path\":\"/x\",\"direction\":\"pull\"}"), &callbacks, &count, &handle, &room, &error));
+    GIVES(CM_E_NOT_FOUND, files->transfer_start(H, CM_NO_HANDLE, T("{\"clients\":[\"" NOBODY "\"],\"path\":\"/x\",\"direction\":\"pull\"}"), &callbacks, &count, &handle, &room, &error));
+    GIVES(CM_E_GONE, files->transfer_start(H, 1, T(rest), &callbacks, &count, &handle, &room, &error));
+    GIVES(CM_E_NOT_FOUND, files->transfer_watch(H, CM_NO_HANDLE, T(NOBODY), &callbacks, &count, &handle, &error));
+    GIVES(CM_E_INVALID, files->transfer_watch(H, CM_NO_HANDLE, T("x"), &callbacks, &count, &handle, &error));
+    HOLDS(count == 7);
+    GIVES(CM_E_NOT_FOUND, files->transfer_unwatch(H, 1));
+    GIVES(CM_E_NOT_FOUND, files->transfer_cancel(H, CM_NO_HANDLE, T(NOBODY), &error));
+    /* By somebody who may not. */
+    GIVES(CM_E_DENIED, files->transfer_start(H, request, T(rest), NULL, NULL, &handle, &room, &error));
+    GIVES(CM_E_DENIED, files->transfer_watch(H, request, T(moved), &callbacks, &count, &handle, &error));
+    GIVES(CM_E_DENIED, files->transfer_cancel(H, request, T(moved), &error));
+  }
+  return 1;
+}
+
 static int check(cm_handle request, const char *step) {
+  if (strchr(step, '-')) return transfers(request, step);
   if (strcmp(step, "whole") == 0) whole();
   else if (strcmp(step, "resume") == 0) resume();
   else if (strcmp(step, "refusals") == 0) refusals();
