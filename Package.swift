@@ -113,7 +113,7 @@ let package = Package(
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor", "Program"]),
         tests("PluginHostTests", ["PluginHost", "JSON", "System"], exclude: ["Plugins"]),
         tests("AgentTests", ["Agent", "AgentProtocol", "JSON", "Reactor", "System", "Transport"]),
-        tests("OperatorClientTests", ["OperatorClient", "JSON"]),
+        tests("OperatorClientTests", ["OperatorClient", "JSON", "Crypto", "System"]),
         tests(
             "CoreTests",
             ["client-manager", "PluginHost", "Crypto", "Kernel", "OperatorClient", "Web", "Program", "Reactor", "System"]),

@@ -41,6 +41,19 @@ final class ScriptedCore: APITransport {
         return response
     }
 
+    /// The body is collected before the script sees it.
+    func upload(
+        _ request: APIRequest, length: UInt64?, _ next: () async throws(OperatorError) -> [UInt8]?
+    ) async throws(OperatorError) -> APIResponse {
+        var request = request
+        var body: [UInt8] = []
+        while let piece = try await next() { body += piece }
+        if let length, UInt64(body.count) != length { throw OperatorError(.unreachable, "the body is not as long as it was said") }
+        request.body = body
+        requests.append(request)
+        return try handler(request)
+    }
+
     func interrupt() { isInterrupted = true }
 
     static func json(_ value: JSONValue, status: Int = 200) -> APIResponse {

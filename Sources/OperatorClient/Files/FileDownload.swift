@@ -21,7 +21,9 @@ final class FileDownload {
     /// - Parameters:
     ///   - file: as the core shows it.
     ///   - resumes: what lies beside `path` from an earlier run is gone on with instead of being dropped.
-    func fetch(_ file: JSONValue, to path: String, mode: mode_t = 0o644, resumes: Bool) async throws(OperatorError) {
+    func fetch(
+        _ file: JSONValue, to path: String, mode: mode_t = 0o644, modifiedNanoseconds: Int64? = nil, resumes: Bool
+    ) async throws(OperatorError) {
         guard let id = file["id"]?.string, let size = file["size"]?.integer, let wanted = file["sha256"]?.string else {
             throw .usage("the file is not whole yet")
         }
@@ -37,7 +39,7 @@ final class FileDownload {
             output.remove()
             throw OperatorError(.remoteFailure, "the core sent bytes with another SHA-256 than \(wanted): nothing was written to \(path)")
         }
-        try output.place(at: path, mode: mode)
+        try output.place(at: path, mode: mode, modifiedNanoseconds: modifiedNanoseconds)
     }
 
     /// `.NAME.ID.part` beside the target: the same for the same file, so that a later run finds it.
@@ -112,9 +114,10 @@ final class LocalPart {
 
     func remove() { try? Files.remove(path) }
 
-    func place(at target: String, mode: mode_t) throws(OperatorError) {
+    func place(at target: String, mode: mode_t, modifiedNanoseconds: Int64?) throws(OperatorError) {
         do throws(SystemError) {
-            if fchmod(file.number, mode) != 0 { throw SystemError.last("fchmod", path) }
+            try file.setMode(mode)
+            if let modifiedNanoseconds { try file.setModified(nanoseconds: modifiedNanoseconds) }
             try file.sync(subject: path)
             try Files.rename(path, to: target)
             try Files.syncDirectory(Files.parent(of: target) ?? ".")

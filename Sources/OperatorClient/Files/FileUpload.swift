@@ -9,6 +9,8 @@ final class FileUpload {
     private let source: any UploadSource
     private let progress: ProgressLine
     private var isInterrupted = false
+    /// What to do about an upload, by its id, that did not come to its end.
+    var advice: (_ id: String) -> String = { "'cmctl files upload --resume \($0) PATH' goes on with it." }
     /// Without a byte more durable in between.
     private static let attempts = 8
 
@@ -126,10 +128,10 @@ final class FileUpload {
     }
 
     private func interrupted(_ id: String) -> OperatorError {
-        OperatorError(.remoteFailure, "interrupted", advice: "'cmctl files upload --resume \(id) PATH' goes on with it.")
+        OperatorError(.remoteFailure, "interrupted", advice: advice(id))
     }
 
     private func gone(_ id: String, _ lost: OperatorError) -> OperatorError {
-        OperatorError(.unreachable, "lost the core while sending: \(lost.what)", advice: "'cmctl files upload --resume \(id) PATH' goes on with it.")
+        OperatorError(.unreachable, "lost the core while sending: \(lost.what)", advice: advice(id))
     }
 }

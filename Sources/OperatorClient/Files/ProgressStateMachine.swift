@@ -40,7 +40,7 @@ struct ProgressStateMachine {
         var figures = Self.bytes(done)
         if let rate { figures += " " + Self.bytes(UInt64(rate)) + "/s" }
         if let left = secondsLeft { figures += " " + Self.time(left) }
-        guard let total, total > 0 else { return Self.cut(name, width - figures.count - 2) + "  " + figures }
+        guard let total, total > 0 else { return String((Self.cut(name, width - figures.count - 2) + "  " + figures).prefix(width)) }
         let share = min(1, Double(done) / Double(total))
         let percent = String(Int(share * 100))
         let head = String(repeating: " ", count: 3 - percent.count) + percent + "% "
@@ -48,7 +48,7 @@ struct ProgressStateMachine {
         let bar = max(0, min(40, room / 2))
         let filled = Int(share * Double(bar))
         let drawn = bar > 4 ? "[" + String(repeating: "#", count: filled) + String(repeating: "-", count: bar - filled) + "] " : ""
-        return Self.cut(name, max(room - bar, 8)) + " " + head + drawn + figures
+        return String((Self.cut(name, max(room - bar, 8)) + " " + head + drawn + figures).prefix(width))
     }
 
     private static func cut(_ text: String, _ width: Int) -> String {

@@ -48,7 +48,7 @@ extension Invocation {
     func shell() async throws(OperatorError) -> Outcome {
         let request = try request(method: "POST", path: "/api/v1/terminal/sessions")
         var body = (try? JSONValue(parsing: request.body ?? []).object) ?? [:]
-        body["client"] = .string(try await client(operand("CLIENT") ?? ""))
+        body["client"] = .string(try await oneClient(operand("CLIENT") ?? ""))
         if let rest, !rest.isEmpty { body["argv"] = .array(rest.map { .string($0) }) }
         let size = console.windowSize
         body["rows"] = .integer(Int64(size.rows))
@@ -66,15 +66,4 @@ extension Invocation {
     }
 
     /// A client by id, or the one that a selector or a host name finds.
-    private func client(_ text: String) async throws(OperatorError) -> String {
-        var request = APIRequest("GET", "/api/v1/clients")
-        request.query = [(name: "selector", value: text), (name: "limit", value: "2")]
-        let (found, hasMore) = try await core.list(request, limit: 2)
-        guard let id = found.first?["id"]?.string, found.count == 1, !hasMore else {
-            throw .usage(
-                found.isEmpty ? "no client is found by '\(text)'" : "'\(text)' finds several clients",
-                advice: "Give an id or a selector that finds one: 'cmctl clients list --selector …' shows them.")
-        }
-        return id
-    }
 }
