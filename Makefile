@@ -43,7 +43,7 @@ bench: build ## figures beside their floors, with this machine's description
 	@"$$($(SWIFT) build -c release --show-bin-path)/cm-bench" run all
 
 fuzz: ## libFuzzer with the address sanitizer on each parser, FUZZ_SECONDS (60) each
-	@for parser in http websocket json agent-protocol; do Tests/Fuzz/run $$parser $${FUZZ_SECONDS:-60} || exit 1; done
+	@for parser in http websocket json archive agent-protocol; do Tests/Fuzz/run $$parser $${FUZZ_SECONDS:-60} || exit 1; done
 
 .PHONY: asan tsan
 asan: ## the unit and integration tests under the address sanitizer

@@ -165,7 +165,8 @@ extension AgentConnection {
     // MARK: Wishes of the kernel, through the link
 
     func openTransfer(_ live: LiveTransfer, _ attempt: Int, _ order: TransferOrder, _ source: Transfers.Source) {
-        guard isActive, link?.hasFiles == true else {
+        // It may have been paused or cancelled while its file was opened: then there was no flow yet that could be stopped.
+        guard isActive, link?.hasFiles == true, live.isWanted(attempt) else {
             service?.interrupted(live, attempt)
             return
         }

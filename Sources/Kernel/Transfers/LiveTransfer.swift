@@ -38,6 +38,11 @@ final class LiveTransfer: Sendable {
         }
     }
 
+    /// This attempt is still wanted: nobody has stopped it since it got its place.
+    func isWanted(_ attempt: Int) -> Bool {
+        state.withLock { $0.attempt == attempt && $0.link != nil && $0.transfer.state == .running }
+    }
+
     func change<Result: Sendable>(_ body: (inout State) -> Result) -> Result { state.withLock { body(&$0) } }
 
     /// Bytes have moved; true when it is time to tell of it. Monotonic nanoseconds.
