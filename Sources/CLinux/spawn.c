@@ -156,6 +156,12 @@ __attribute__((noinline)) int cm_spawn_start(const struct cm_spawn *order, int *
     return pid;
 }
 
+int cm_become(const char *program, char *const arguments[]) {
+    syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
+    execve(program, arguments, environ);
+    return -errno;
+}
+
 int cm_reap(pid_t pid, struct cm_exit *result) {
     int status = 0;
     struct rusage usage;

@@ -70,13 +70,14 @@ public final class Kernel: Sendable {
     public let channels: Channels
     public let transfers: Transfers
     public let privateFiles: PrivateFiles
+    public let upgrades: Upgrades
     public let links: AgentEndpoint
 
     /// Of every area; the order is that of their first release.
     public static let migrations =
         Clients.migrations + Security.migrations + Settings.migrations + Commands.migrations + Templates.migrations
         + Outbox.migrations + Jobs.migrations + Schedules.migrations + Channels.migrations
-        + FileStore.migrations + Transfers.migrations
+        + FileStore.migrations + Transfers.migrations + Upgrades.migrations
 
     /// Opens everything that is durable; agents and requests may come when this returns. Call it on a loop.
     public static func open(_ options: Options, log: Log, metrics: Metrics) async throws(Problem) -> Kernel {
@@ -166,10 +167,15 @@ public final class Kernel: Sendable {
             report: { problem in
                 log.error("transfers.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
             })
+        upgrades = Upgrades(
+            store: store, files: files, clients: clients, jobs: jobs, security: security, events: events,
+            report: { problem in
+                log.error("upgrades.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+            })
         departures.services.withLock { [commands, channels, transfers] in $0 = (commands, channels, transfers) }
         links = AgentEndpoint(
             options: options.links, identity: { identity.forHandshake(at: unixMilliseconds()) }, authority: enrollment,
-            sink: commands, channels: channels, transfers: transfers)
+            sink: commands, channels: channels, transfers: transfers, upgrades: upgrades)
         registerMetrics()
         applySettings()
     }

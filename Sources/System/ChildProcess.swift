@@ -30,6 +30,13 @@ public struct ChildProcess: ~Copyable, Sendable {
         self.group = group
     }
 
+    /// A child that this process had before it became its present program; `nil` when it cannot be watched.
+    public init?(adopting pid: pid_t) {
+        let number = cm_pidfd_open(pid)
+        guard number >= 0 else { return nil }
+        self.init(pid: pid, descriptor: Descriptor(owning: number), group: .none)
+    }
+
     /// Gives the two numbers away; the caller closes the pidfd.
     public consuming func release() -> (pid: pid_t, descriptor: Int32) { (pid, descriptor.release()) }
 

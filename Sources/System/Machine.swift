@@ -45,6 +45,15 @@ public enum Machine {
         return count
     }
 
+    /// Of a process; `nil` when it is gone.
+    public static func parent(of pid: pid_t) -> pid_t? {
+        guard let bytes = try? Files.read("/proc/\(pid)/stat", limit: 4_096),
+            let end = bytes.lastIndex(of: UInt8(ascii: ")"))
+        else { return nil }
+        let fields = String(decoding: bytes[(end + 1)...], as: UTF8.self).split(separator: " ")
+        return fields.count > 1 ? pid_t(fields[1]) : nil
+    }
+
     private static func isZombie(_ pid: pid_t) -> Bool {
         guard let bytes = try? Files.read("/proc/\(pid)/stat", limit: 4_096),
             let end = bytes.lastIndex(of: UInt8(ascii: ")")), end + 2 < bytes.count

@@ -129,6 +129,16 @@ public struct Spawn: Sendable {
     }
 }
 
+extension Spawn {
+    /// Becomes another program in this process, with its environment and its standard descriptors alone. Returns only to
+    /// say why it could not; this process then goes on as before.
+    public static func become(_ program: String, _ arguments: [String]) -> SystemError {
+        guard let list = CStringList(arguments) else { return SystemError("execve", program, code: EINVAL) }
+        let status = list.withPointers { cm_become(program, $0) }
+        return SystemError("execve", program, code: -status)
+    }
+}
+
 extension SpawnError.Step {
     init(number: Int32) {
         self =

@@ -68,6 +68,7 @@ final class CoreProcess: Sendable {
             let ready = try ReadyFile(directory: directory)
             let kernel = try await Kernel.open(try kernelOptions(), log: log, metrics: metrics)
             try registerCommandJobs(kernel)
+            try registerUpgradeJobs(kernel)
             let tls = try ServerTLS(kernel.identity, configuration)
             let table = RouteTable(version: BuildID.version)
             let plugins = try await PluginHost.open(

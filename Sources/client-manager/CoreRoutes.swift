@@ -35,6 +35,7 @@ enum CoreRoutes {
         routes += jobRoutes(kernel.jobs) + scheduleRoutes(kernel.schedules)
         routes += fileRoutes(kernel.files)
         routes += transferRoutes(kernel.transfers) + clientFileRoutes(kernel.transfers, kernel.clients, scope: scope)
+        routes += upgradeRoutes(kernel.upgrades, kernel.jobs, kernel.clients, scope: scope)
         routes += pluginRoutes(plugins)
         routes += templateRoutes(kernel.templates, now: { unixMilliseconds() })
         routes += clientRoutes(kernel.enrollment, scope: scope)

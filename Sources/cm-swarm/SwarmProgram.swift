@@ -50,6 +50,7 @@ enum SwarmProgram {
         options.storm = flags.has("storm")
         options.slow = flags.has("slow")
         options.viaProxy = flags.has("via-proxy")
+        if let path = flags.value("release-key") { options.releaseKey = try ReleaseKeyFile.read(path) }
         if let text = flags.value("drop-rate") {
             guard let rate = Double(text), (0...1).contains(rate) else {
                 throw FlagError("--drop-rate \(text): expected a number from 0 to 1")

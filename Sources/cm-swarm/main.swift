@@ -14,6 +14,7 @@ let allowed: [Flag] = [
     .option("drop-rate", "R", "share of the agents that lose their connection each second, 0 to 1"),
     .toggle("slow", "each order takes up to two seconds"),
     .toggle("via-proxy", "a proxy ends TLS in front of the core"),
+    .option("release-key", "FILE", "PEM of the public key whose releases the agents take; without it none"),
     .toggle("help", "this text"),
 ]
 

@@ -137,6 +137,18 @@ private func statements(_ bytes: [UInt8]) {
         let payload = move.payload
         precondition((try? MoveStatement(reading: payload.span.bytes)) == move)
     }
+    if let order = try? UpgradeOrder(reading: bytes.span.bytes) {
+        precondition((try? order.release.checked(with: coreKey.publicKey)) == nil, "a forged release")
+        let payload = order.payload
+        precondition((try? UpgradeOrder(reading: payload.span.bytes)) == order)
+    }
+    if let report = try? UpgradeReport(reading: bytes.span.bytes) {
+        let payload = report.payload
+        precondition((try? UpgradeReport(reading: payload.span.bytes))?.progress == report.progress)
+    }
+    if let (_, range) = try? UpgradeFrames.data(reading: bytes.span.bytes) { precondition(range.upperBound == bytes.count) }
+    _ = try? UpgradeFrames.request(reading: bytes.span.bytes)
+    _ = try? UpgradeFrames.id(reading: bytes.span.bytes)
     if let farewell = try? Farewell(reading: bytes.span.bytes) {
         let payload = farewell.payload
         _ = try? Farewell(reading: payload.span.bytes)

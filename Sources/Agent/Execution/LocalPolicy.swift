@@ -1,6 +1,7 @@
 import AgentProtocol
 import Glibc
 import JSON
+import Program
 import System
 
 /// What the owner of this machine allows, in `A/policy.json`. The core cannot widen it; no file adds no refusal, and a
@@ -10,7 +11,8 @@ import System
 /// { "allow": [["/usr/bin/systemctl", "status", "*"], ["uptime"]], "deny": [["rm", "**"]],
 ///   "shell": false, "scripts": false, "terminals": false, "users": ["nobody"], "maximum_running": 4,
 ///   "files": true, "file_writes": false, "file_roots": ["/srv", "/var/log"],
-///   "private_files": { "directory": "/run/secrets-of-apps", "owners": ["app"], "hooks": [["reload", "app.service"]] } }
+///   "private_files": { "directory": "/run/secrets-of-apps", "owners": ["app"], "hooks": [["reload", "app.service"]] },
+///   "upgrades": true, "downgrades": false }
 /// ```
 /// A rule is a list of patterns, one per argument; `*` stands for any text inside one argument, `**` as the last
 /// element for any further arguments. A deny rule whose first pattern has no slash also matches the last part of a
@@ -20,6 +22,7 @@ import System
 /// all work on files, `file_writes` every change of them; `file_roots` are the only directories in which it is done.
 /// `private_files` set to false refuses them; `owners` are the users whom they may be for; a hook is refused unless it matches
 /// a rule of `hooks`.
+/// `upgrades` set to false refuses every upgrade of the agent; one to an older version is refused unless `downgrades` is true.
 struct LocalPolicy: Sendable, Equatable {
     static let maximumBytes = 256 << 10
 
@@ -34,6 +37,8 @@ struct LocalPolicy: Sendable, Equatable {
     var fileWrites: Bool?
     var fileRoots: [String]?
     var privateFiles = PrivateFiles()
+    var upgrades: Bool?
+    var downgrades: Bool?
     /// Why the file cannot be understood.
     var fault: String?
 
@@ -78,6 +83,8 @@ struct LocalPolicy: Sendable, Equatable {
             case "scripts": scripts = bool(member)
             case "terminals": terminals = bool(member)
             case "users": users = texts(member.value, member.key)
+            case "upgrades": upgrades = bool(member)
+            case "downgrades": downgrades = bool(member)
             case "maximum_running":
                 maximumRunning = member.value.integer.map { Int(clamping: $0) }
                 if (maximumRunning ?? 0) < 1 { fault = "maximum_running has to be a whole number from 1 on" }
@@ -92,7 +99,7 @@ struct LocalPolicy: Sendable, Equatable {
             default:
                 fault = """
                     unknown key '\(member.key)'; known: allow, deny, shell, scripts, terminals, users, maximum_running, files, \
-                    file_writes, file_roots, private_files
+                    file_writes, file_roots, private_files, upgrades, downgrades
                     """
             }
         }
@@ -188,6 +195,16 @@ struct LocalPolicy: Sendable, Equatable {
         }
         guard file.hook.isEmpty || allows(hook: file.hook) else {
             return "the hook [\(file.hook.joined(separator: ", "))] matches no rule of private_files.hooks of this client"
+        }
+        return nil
+    }
+
+    /// `nil`: this policy has nothing against the upgrade.
+    func refusal(ofUpgradeFrom present: ReleaseVersion?, to version: ReleaseVersion) -> String? {
+        if let fault { return "the policy file of this client cannot be used, so everything is refused: \(fault)" }
+        if upgrades == false { return "upgrades of the agent are not allowed on this client" }
+        if let present, version < present, downgrades != true {
+            return "\(version) is older than \(present), and this client's policy does not have \"downgrades\": true"
         }
         return nil
     }

@@ -19,6 +19,7 @@ public enum AgentProgram {
         if let problem = KillPoints.problem() { return fail(problem, status: 2) }
         switch arguments.dropFirst().first {
         case "hold": return hold(Array(arguments.dropFirst(2)))
+        case "watch-upgrade": return UpgradeWatcher.main(Array(arguments.dropFirst(2)))
         case "run": return RunCommand.main(Array(arguments.dropFirst(2)))
         case "install": return InstallCommand.install(Array(arguments.dropFirst(2)))
         case "uninstall": return InstallCommand.uninstall(Array(arguments.dropFirst(2)))
@@ -96,6 +97,11 @@ public enum AgentProgram {
     static func fail(_ text: String, status: Int32) -> Int32 {
         write("cm-agent: " + text + "\n", to: STDERR_FILENO)
         return status
+    }
+
+    /// A line of the log for a process that has no other.
+    static func report(_ event: String, _ detail: String) {
+        write("cm-agent: \(event): \(detail)\n", to: STDERR_FILENO)
     }
 
     private static func write(_ text: String, to descriptor: Int32) {

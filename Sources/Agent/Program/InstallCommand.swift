@@ -12,8 +12,12 @@ enum InstallCommand {
         .option("enroll-token", "T", "kept in DIR/enroll-token (0600) until the agent is enrolled"),
         .option("pin", "FINGERPRINT", "as for run", repeated: true),
         .option("fact", "K=V", "as for run", repeated: true),
+        .option(
+            "release-key", "FILE", "PEM of the public key whose releases may replace the agent, kept in \(releaseKeyPath)"),
         .option("user", "NAME", "run as this user, confined; without it as root, so that commands may do anything"),
-        .option("program", "FILE", "where the agent goes, /usr/local/bin/cm-agent by default"),
+        .option(
+            "program", "FILE",
+            "where the agent goes: /usr/local/bin/cm-agent, or DIR/bin/cm-agent with both --user and --release-key"),
         .option("root", "DIR", "prefix for an image that is being built: files only, nothing is started"),
         .toggle("via-proxy", "as for run"),
         .toggle("help", "this text"),
@@ -28,6 +32,8 @@ enum InstallCommand {
     ]
 
     static let unitPath = "/etc/systemd/system/cm-agent.service"
+    /// Root's, so that no program of the agent's user can trust another key.
+    static let releaseKeyPath = "/etc/client-manager-agent/release-key.pem"
     private static let defaultDirectory = "/var/lib/client-manager-agent"
     private static let defaultProgram = "/usr/local/bin/cm-agent"
 
@@ -40,12 +46,20 @@ enum InstallCommand {
             }
             let unit = try Unit(flags)
             let root = flags.value("root") ?? ""
+            if let key = flags.value("release-key") { try writeReleaseKey(key, root) }
             try write(unit, root, token: flags.value("enroll-token"))
             guard root.isEmpty else { return 0 }
             return enable()
         } catch let error as FlagError {
             return AgentProgram.fail("\(error)", status: 2)
         } catch { return AgentProgram.fail("\(error)", status: 1) }
+    }
+
+    private static func writeReleaseKey(_ path: String, _ root: String) throws {
+        _ = try ReleaseKeyFile.read(path)
+        let place = root + releaseKeyPath
+        try Files.makeDirectories(Files.parent(of: place) ?? "/", mode: 0o755)
+        try AtomicFile.write(try Files.read(path, limit: 16_384), to: place, mode: 0o644)
     }
 
     private static func write(_ unit: Unit, _ root: String, token: String?) throws {
@@ -62,7 +76,10 @@ enum InstallCommand {
         }
         if let user = unit.user {
             guard let account = try UserAccount.find(user) else { throw FlagError("--user \(user): there is no such user") }
-            for path in [directory, AgentProgram.tokenPath(directory)] where Files.exists(path) {
+            var owned = [directory, AgentProgram.tokenPath(directory)]
+            // An agent that replaces its own program has to own the place.
+            if unit.ownsProgram { owned += [Files.parent(of: program) ?? "/", program] }
+            for path in owned where Files.exists(path) {
                 if chown(path, account.user, account.group) != 0 { throw SystemError.last("chown", path) }
             }
         }
@@ -98,7 +115,12 @@ enum InstallCommand {
                 _ = systemctl(["disable", "--now", "cm-agent.service"])
             }
             try Files.remove(root + unitPath)
-            try Files.remove(root + (flags.value("program") ?? defaultProgram))
+            let program = root + (flags.value("program") ?? defaultProgram)
+            for path in [program, UpgradeFiles.staged(program), UpgradeFiles.previous(program), root + releaseKeyPath] {
+                try Files.remove(path)
+            }
+            // Somebody else's files in it keep it.
+            rmdir(Files.parent(of: root + releaseKeyPath) ?? "")
             if root.isEmpty, Files.exists("/run/systemd/system") { _ = systemctl(["daemon-reload"]) }
             if flags.has("purge") {
                 let directory = root + (flags.value("data-dir") ?? defaultDirectory)
@@ -141,13 +163,16 @@ enum InstallCommand {
         var program: String
         var dataDirectory: String
         var user: String?
+        /// The program lies in the agent's own directory, and is its user's.
+        var ownsProgram = false
         private var arguments: [String]
 
         init(_ flags: Flags) throws(FlagError) {
             guard let server = flags.value("server") else { throw FlagError("--server URL is missing") }
             do throws(TransportError) { _ = try ServerList(server) } catch { throw FlagError("--server: \(error)") }
-            program = flags.value("program") ?? defaultProgram
             dataDirectory = flags.value("data-dir") ?? defaultDirectory
+            ownsProgram = flags.value("program") == nil && flags.has("user") && flags.has("release-key")
+            program = flags.value("program") ?? (ownsProgram ? dataDirectory + "/bin/cm-agent" : defaultProgram)
             for (name, path) in [("program", program), ("data-dir", dataDirectory)] where !path.hasPrefix("/") {
                 throw FlagError("--\(name) \(path): an absolute path is needed")
             }
@@ -155,6 +180,7 @@ enum InstallCommand {
             arguments = ["run", "--server", server, "--data-dir", dataDirectory]
             for pin in flags.values("pin") { arguments += ["--pin", pin] }
             for fact in flags.values("fact") { arguments += ["--fact", fact] }
+            if flags.has("release-key") { arguments += ["--release-key", releaseKeyPath] }
             if flags.has("via-proxy") { arguments.append("--via-proxy") }
             for text in arguments + [program, user ?? ""]
             where text.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7F }) {

@@ -18,7 +18,7 @@ enum RunCommand {
         .option("pin", "FINGERPRINT", "of the core's identity key or of a key in its chain", repeated: true),
         .option("fact", "K=V", "reported beside the agent's own facts", repeated: true),
         .option("facts-dir", "DIR", "files of further facts, one `key=value` a line"),
-        .option("release-key", "FILE", "PEM of the key that signs agent releases"),
+        .option("release-key", "FILE", "PEM of the public key whose releases may replace this program; without it none may"),
         .option("proxy", "URL", "http:// or socks5:// to go through; CM_PROXY keeps a password off the command line"),
         .option("max-running", "N", "commands at the same time, 64 by default"),
         .option("max-queued", "N", "commands that wait for a place, 1024 by default"),
@@ -36,7 +36,7 @@ enum RunCommand {
                 AgentProgram.say("usage: cm-agent run --server URL --data-dir DIR [flags]\n\n" + Flags.help(flags))
                 return 0
             }
-            plan = try Plan(parsed)
+            plan = try Plan(parsed, words: arguments)
         } catch { return AgentProgram.fail("\(error)", status: 2) }
         return run(plan)
     }
@@ -47,9 +47,13 @@ enum RunCommand {
         var session: AgentSessionOptions
         var executor = HolderExecutor.Options()
         var facts: FactsCollector
+        var upgrades: UpgradeInstaller.Options
         var logLevel = LogLevel.info
+        /// As they came, for the programs that this process becomes in an upgrade.
+        let words: [String]
 
-        init(_ flags: Flags) throws(FlagError) {
+        init(_ flags: Flags, words: [String]) throws(FlagError) {
+            self.words = words
             if let word = flags.words.first ?? flags.rest?.first { throw FlagError("'\(word)' belongs to no flag") }
             guard let server = flags.value("server") else { throw FlagError("--server URL is missing") }
             guard let directory = flags.value("data-dir"), !directory.isEmpty else {
@@ -81,7 +85,9 @@ enum RunCommand {
                 facts = try FactsCollector(
                     extra: flags.values("fact"), directory: flags.value("facts-dir"), agentVersion: BuildID.version)
             } catch { throw FlagError("\(error)") }
-            if let path = flags.value("release-key") { try Self.checkReleaseKey(path) }
+            upgrades = UpgradeInstaller.Options(dataDirectory: dataDirectory)
+            upgrades.version = ReleaseVersion(BuildID.version)
+            upgrades.releaseKey = try flags.value("release-key").map { (path) throws(FlagError) in try ReleaseKeyFile.read(path) }
             executor.running = try flags.integer("max-running", in: 1...4_096) ?? executor.running
             executor.queued = try flags.integer("max-queued", in: 0...4_096) ?? executor.queued
             executor.usesControlGroups = !flags.has("no-cgroups")
@@ -108,25 +114,23 @@ enum RunCommand {
             }
             return token
         }
-
-        private static func checkReleaseKey(_ path: String) throws(FlagError) {
-            do throws(SystemError) {
-                let text = String(decoding: try Files.read(path, limit: 16_384), as: UTF8.self)
-                guard text.split(separator: "\n").contains(where: { $0.hasPrefix("-----BEGIN PUBLIC KEY-----") }) else {
-                    throw SystemError("read", path, code: EBADMSG)
-                }
-            } catch { throw FlagError("--release-key: \(error)") }
-        }
     }
 
     private static func run(_ plan: Plan) -> Int32 {
         limitMemoryArenas()
         signal(SIGPIPE, SIG_IGN)
         Signals.block([SIGTERM, SIGINT, SIGHUP])
+        let start = UpgradeStart()
+        let files = UpgradeFiles(dataDirectory: plan.dataDirectory)
         let lock: DirectoryLock
+        let found: UpgradeStateMachine?
         do throws(SystemError) {
             try Files.makeDirectories(plan.dataDirectory)
-            lock = try DirectoryLock(directory: plan.dataDirectory)
+            lock = try start.lock(plan.dataDirectory)
+            if start.trialDescriptor == nil, try files.isWatched() {
+                return AgentProgram.fail("an upgrade of the agent on \(plan.dataDirectory) is on trial", status: 1)
+            }
+            found = try start.recover(files)
         } catch {
             return AgentProgram.fail(
                 error.wouldBlock ? "another agent runs on \(plan.dataDirectory)" : "\(error)", status: 1)
@@ -137,19 +141,25 @@ enum RunCommand {
         let outcome = Outcome()
         do throws(ReactorError) {
             let loop = try EventLoop.start(name: "agent")
-            loop.post { begin(plan, loop, events, log, outcome) }
+            loop.post { begin(plan, loop, events, log, outcome, start, found) }
             loop.join()
         } catch { outcome.failed("\(error)") }
         events.close()
         lines.close()
-        withExtendedLifetime(lock) {}
-        guard let failure = outcome.failure else { return 0 }
-        return AgentProgram.fail(failure, status: 1)
+        // What follows in this process closes it, with all other descriptors.
+        defer { withExtendedLifetime(lock) {} }
+        if let failure = outcome.failure { return AgentProgram.fail(failure, status: 1) }
+        guard outcome.isToWatch else { return 0 }
+        // If this fails the journal says trial, and the next start writes that off.
+        let failure = Spawn.become(
+            "/proc/self/exe", ["cm-agent", "watch-upgrade", plan.dataDirectory, "--", "run"] + plan.words)
+        return AgentProgram.fail("\(failure)", status: 1)
     }
 
     /// On the loop.
     private static func begin(
-        _ plan: Plan, _ loop: EventLoop, _ events: LogWriter, _ log: Log, _ outcome: Outcome
+        _ plan: Plan, _ loop: EventLoop, _ events: LogWriter, _ log: Log, _ outcome: Outcome, _ start: UpgradeStart,
+        _ found: UpgradeStateMachine?
     ) {
         do {
             let identity = try IdentityFiles(dataDirectory: plan.dataDirectory)
@@ -160,23 +170,31 @@ enum RunCommand {
             let files = try AgentFiles(directory: plan.dataDirectory, on: loop, log: log)
             let collector = plan.facts
             let pool = BlockingPool(name: "agent-facts", threads: 1, queue: 4)
+            start.adoptChildren(on: loop)
+            let stopping = Stopping(loop)
+            var options = plan.upgrades
+            options.isTrial = start.trialDescriptor != nil
+            options.program = UpgradeStart.program()
+            let upgrades = UpgradeInstaller(options, found: found, on: loop, log: log) {
+                outcome.watch()
+                stopping.stop()
+            }
             let session = AgentSession(
                 loop: loop, options: plan.session, identity: identity, executor: executor,
                 terminals: terminals, files: files,
-                privateFiles: PrivateFiles(directory: plan.dataDirectory, on: loop, log: log),
+                privateFiles: PrivateFiles(directory: plan.dataDirectory, on: loop, log: log), upgrades: upgrades,
                 facts: {
                     do { return try await pool.run { collector.collect() } } catch { return Array("{}".utf8) }
                 },
                 measure: { Measures.now(runningExecutions: executor.runningCount) })
-            let teller = EventTeller(events, log, dataDirectory: plan.dataDirectory)
+            let teller = EventTeller(events, log, dataDirectory: plan.dataDirectory, start)
             session.observer = teller
+            stopping.session = session
+            stopping.kept = teller
             let signals = try Signals([SIGTERM, SIGINT, SIGHUP]) { number in
                 guard number != SIGHUP else { return }
                 log.info("agent.stopping")
-                session.stop()
-                // One turn more, so that the farewell is flushed.
-                let timer = Timer { withExtendedLifetime(teller) { loop.stop() } }
-                loop.schedule(timer, afterMilliseconds: 50)
+                stopping.stop()
             }
             try loop.add(signals)
             session.start()
@@ -188,11 +206,35 @@ enum RunCommand {
 }
 
 
-/// Why the agent could not go on; crosses from the loop to the main thread.
+/// Why the agent does not go on; crosses from the loop to the main thread.
 private final class Outcome: Sendable {
     private let text = Mutex<String?>(nil)
+    private let toWatch = Atomic(false)
     var failure: String? { text.withLock { $0 } }
     func failed(_ reason: String) { text.withLock { $0 = reason } }
+    /// The process is to become the watcher of a new program.
+    var isToWatch: Bool { toWatch.load(ordering: .relaxed) }
+    func watch() { toWatch.store(true, ordering: .relaxed) }
+}
+
+/// Ends session and loop, once. On the loop.
+private final class Stopping {
+    private let loop: EventLoop
+    private var isStopped = false
+    var session: AgentSession?
+    /// The session knows its observer weakly.
+    var kept: EventTeller?
+
+    init(_ loop: EventLoop) { self.loop = loop }
+
+    func stop() {
+        guard !isStopped else { return }
+        isStopped = true
+        session?.stop()
+        // One turn more, so that the farewell is flushed.
+        let loop = loop
+        loop.schedule(Timer { withExtendedLifetime(self) { loop.stop() } }, afterMilliseconds: 50)
+    }
 }
 
 /// One JSON line on standard output for each change of the session. On the agent's loop.
@@ -200,8 +242,10 @@ private final class EventTeller: AgentSessionObserver {
     private let writer: LogWriter
     private let log: Log
     private let dataDirectory: String
+    private let start: UpgradeStart
 
-    init(_ writer: LogWriter, _ log: Log, dataDirectory: String) {
+    init(_ writer: LogWriter, _ log: Log, dataDirectory: String, _ start: UpgradeStart) {
+        self.start = start
         self.writer = writer
         self.log = log
         self.dataDirectory = dataDirectory
@@ -210,6 +254,7 @@ private final class EventTeller: AgentSessionObserver {
     func sessionOnline(_ client: ClientID) {
         tell(["event": "online", "id": .string("\(client)"), "pid": .integer(Int64(getpid()))])
         log.info("agent.online", ["id": .string("\(client)")])
+        start.sayOnline(client)
         // The token has served; a secret that nobody needs is not kept.
         unlink(AgentProgram.tokenPath(dataDirectory))
     }

@@ -114,6 +114,7 @@ extension AgentSession: WebSocketDelegate {
         case .close: heard(try Farewell(reading: payload))
         case .move: try received(try MoveStatement(reading: payload))
         case .privateFile: try receivePrivateFile(header, payload)
+        case .upgrade, .upgradeForgotten, .releaseData: try receiveUpgrade(header, payload)
         case .open where header.flags == ChannelKind.terminal.rawValue, .terminalDecision:
             try receiveTerminal(header, payload)
         case _ where Self.isAboutFiles(header): try receiveFiles(header, payload)

@@ -23,6 +23,7 @@ extension AgentSession: TerminalObserver {
         terminals = AgentTerminalsStateMachine()
         executor.observer = nil
         leaveFiles()
+        leaveUpgrades()
         guard let terminalExecutor, terminalExecutor.observer != nil else { return }
         terminalExecutor.observer = nil
         terminalExecutor.linkLost()

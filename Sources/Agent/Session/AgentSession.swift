@@ -53,6 +53,8 @@ public final class AgentSession {
     let fileExecutor: (any FileExecutor)?
     /// `nil`: this agent keeps no private files, and says so.
     let privateFiles: (any PrivateFileExecutor)?
+    /// `nil`: this agent does not replace its own program, and says so.
+    let upgradeExecutor: (any UpgradeExecutor)?
     /// The facts as one JSON object of at most `WireLimits.factsBytes`; asked after each accept.
     let facts: @Sendable () async -> [UInt8]
     /// The load and memory of this moment, for a heartbeat.
@@ -72,6 +74,8 @@ public final class AgentSession {
     var features: [String] = []
     var writer = FrameWriter(reserving: 0)
     public internal(set) var client: ClientID?
+    /// Said in each handshake; a simulated agent changes it.
+    public var agentVersion: String
     var epoch: UInt64 = 0
     var heartbeatSeconds: UInt64 = 15
     /// Loop time of the last bytes from the core.
@@ -99,7 +103,7 @@ public final class AgentSession {
     public init(
         loop: EventLoop, options: AgentSessionOptions, identity: any IdentityStore, executor: any Executor,
         terminals terminalExecutor: (any TerminalExecutor)? = nil, files fileExecutor: (any FileExecutor)? = nil,
-        privateFiles: (any PrivateFileExecutor)? = nil,
+        privateFiles: (any PrivateFileExecutor)? = nil, upgrades upgradeExecutor: (any UpgradeExecutor)? = nil,
         facts: @escaping @Sendable () async -> [UInt8], measure: @escaping () -> BeatAnswer
     ) {
         var options = options
@@ -111,11 +115,13 @@ public final class AgentSession {
         if options.connection.resumption == nil { options.connection.resumption = TLSResumption() }
         self.loop = loop
         self.options = options
+        agentVersion = options.agentVersion
         self.identity = identity
         self.executor = executor
         self.terminalExecutor = terminalExecutor
         self.fileExecutor = fileExecutor
         self.privateFiles = privateFiles
+        self.upgradeExecutor = upgradeExecutor
         self.facts = facts
         self.measure = measure
         reconnect = ReconnectStateMachine(policy: options.reconnect)
@@ -251,7 +257,7 @@ public final class AgentSession {
         let token = state.client == nil || needsToken ? options.token : nil
         var presented = AgentIdentity(
             key: identity.key, client: state.client, bootID: options.bootID, epoch: state.epoch,
-            agentVersion: options.agentVersion, hostname: options.hostname, pins: state.pins + options.pins,
+            agentVersion: agentVersion, hostname: options.hostname, pins: state.pins + options.pins,
             token: token, succession: identity.succession)
         if let relocation = state.relocation {
             presented.pins = [relocation.fingerprint]
@@ -264,6 +270,7 @@ public final class AgentSession {
         if terminalExecutor == nil { presented.features.removeAll { $0 == Feature.terminal } }
         if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file } }
         if privateFiles == nil { presented.features.removeAll { $0 == Feature.privateFile } }
+        if upgradeExecutor == nil { presented.features.removeAll { $0 == Feature.upgrade } }
         handshake = AgentHandshakeStateMachine(
             identity: presented, nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
         if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }
@@ -305,6 +312,7 @@ public final class AgentSession {
         reconnect.succeeded()
         watchForSilence()
         beginChannels()
+        beginUpgrades()
         tellFailedMove()
         observer?.sessionOnline(accepted.client)
     }

@@ -20,6 +20,8 @@ public struct SwarmOptions: Sendable {
     /// Each order takes up to two seconds.
     public var slow = false
     public var viaProxy = false
+    /// Whose releases the agents take; `nil`: none.
+    public var releaseKey: P256.PublicKey?
 
     /// - Parameter servers: `URL[*WEIGHT][,…]`.
     public init(servers: String, agents: Int) throws(TransportError) {
@@ -224,22 +226,47 @@ final class SwarmMember: AgentSessionObserver {
             loop: loop, delayMilliseconds: swarmOptions.slow ? { UInt64.random(in: 0...2_000) } : { 0 })
         let hostname = "agent-\(index)"
         var options = AgentSessionOptions(
-            servers: swarmOptions.servers, bootID: swarm.bootID, agentVersion: "1", hostname: hostname)
+            servers: swarmOptions.servers, bootID: swarm.bootID, agentVersion: "0.1.0", hostname: hostname)
         options.connection.tls = swarm.tls
         options.connection.localAddress = sourceOctet.flatMap { IPAddress("127.0.0.\($0)") }
         options.token = swarmOptions.token
         options.pins = swarmOptions.pins
         options.viaProxy = swarmOptions.viaProxy
+        let place = SessionPlace()
+        let version = SimulatedVersion(options.agentVersion)
+        let upgrades = SimulatedUpgrades(
+            loop: loop, key: swarmOptions.releaseKey, version: { version.text },
+            restart: { text in
+                version.text = text
+                place.session?.agentVersion = text
+                place.session?.drop()
+            })
         session = AgentSession(
             loop: loop, options: options, identity: MemoryIdentity(key: key), executor: executor,
             terminals: SimulatedTerminals(loop: loop), files: SimulatedFiles(loop: loop),
-            privateFiles: SimulatedPrivateFiles(),
-            facts: { Self.facts(index, hostname) },
+            privateFiles: SimulatedPrivateFiles(), upgrades: upgrades,
+            facts: { Self.facts(index, hostname, version.text) },
             measure: { BeatAnswer(loadHundredths: 12, memoryAvailableKiB: 1 << 20, memoryTotalKiB: 4 << 20) })
+        place.session = session
         session.observer = self
     }
 
-    private static func facts(_ index: Int, _ hostname: String) -> [UInt8] {
+    /// What an agent says of itself; its facts are made off its object.
+    private final class SimulatedVersion: Sendable {
+        private let value: Mutex<String>
+        init(_ text: String) { value = Mutex(text) }
+        var text: String {
+            get { value.withLock { $0 } }
+            set { value.withLock { $0 = newValue } }
+        }
+    }
+
+    /// A session keeps its upgrades, so they must not keep it.
+    private final class SessionPlace {
+        weak var session: AgentSession?
+    }
+
+    private static func facts(_ index: Int, _ hostname: String, _ version: String) -> [UInt8] {
         var writer = JSONWriter(reserving: 512)
         writer.object {
             $0.field("hostname", hostname)
@@ -250,7 +277,7 @@ final class SwarmMember: AgentSessionObserver {
             $0.field("arch", "x86_64")
             $0.field("cores", 2 << (index % 5))
             $0.field("memory_kib", (1 << 20) << (index % 6))
-            $0.field("agent_version", "1")
+            $0.field("agent_version", version)
             $0.field("rack", "r\(index / 40)")
             $0.array("addresses") { $0.value("10.\(index >> 16 & 255).\(index >> 8 & 255).\(index & 255)") }
             $0.array("disks") {

@@ -66,7 +66,9 @@ public enum Feature {
     public static let privateFile = "private-file"
     /// Orders with secret variables, which the agent writes to no disk.
     public static let secretEnvironment = "secret-environment"
-    public static let all = [execution, beatMeasures, terminal, file, privateFile, secretEnvironment]
+    /// The agent replaces its own program when it is told to.
+    public static let upgrade = "upgrade"
+    public static let all = [execution, beatMeasures, terminal, file, privateFile, secretEnvironment, upgrade]
 }
 
 /// How a connection is tied to the handshake on it, as its owner found it.

@@ -20,6 +20,13 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     /// A fresh nonce over an accepted link, and the agent's signature over it.
     case liveness = 0x15
     case livenessProof = 0x16
+    /// Core to agent: the order. Agent to core: how far it has come. Needs the feature `upgrade`, as the next three do.
+    case upgrade = 0x17
+    /// The core has the end, or wants the upgrade no more: one that has not begun its trial is given up.
+    case upgradeForgotten = 0x18
+    /// The agent asks for a piece of the file, and gets it.
+    case releaseRequest = 0x19
+    case releaseData = 0x1A
 
     // What an agent still holds after a (re)connect, channel 0 except `decision`.
     case report = 0x20
@@ -153,6 +160,9 @@ public enum WireLimits {
     /// Of a `file-answer` payload.
     public static let fileAnswerBytes = 64 * 1_024
 
+    /// How far an agent may ask for a release's file ahead of what it has written.
+    public static let releaseWindowBytes: UInt64 = 256 * 1_024
+
     /// The largest payload of a kind.
     public static func payloadBytes(_ kind: FrameKind) -> Int {
         switch kind {
@@ -170,6 +180,10 @@ public enum WireLimits {
         case .terminalReport: TerminalReport.headBytes + ExitRecord.maximumBytes
         case .terminalDecision: TerminalDecision.byteCount
         case .sealed: openBytes + FrameHeader.byteCount + 16
+        case .upgrade: controlBytes
+        case .upgradeForgotten: UpgradeFrames.idBytes
+        case .releaseRequest: UpgradeFrames.requestBytes
+        case .releaseData: UpgradeFrames.idBytes + dataBytes
         case .beat, .reportsEnd, .started, .credit, .exitAcknowledged, .cancel: 0
         case .resize, .signal, .attach, .attached, .detach, .inputEnd: 0
         case .transferReport, .transferForget: 16

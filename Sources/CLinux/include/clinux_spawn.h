@@ -61,6 +61,10 @@ struct cm_spawn {
 /// on exec); or -errno with `failed_step` set, and then no child is left behind.
 int cm_spawn_start(const struct cm_spawn *_Nonnull order, int *_Nonnull pidfd, int *_Nonnull failed_step);
 
+/// Becomes another program in the same process: all descriptors but 0, 1 and 2 are closed. Returns only when it failed,
+/// with -errno. close_range is not in every glibc that the agent runs on, hence here.
+int cm_become(const char *_Nonnull program, char *_Nullable const *_Nonnull arguments);
+
 /// How a process ended and what it used.
 struct cm_exit {
     /// 1: exited with `value`; 2: ended by signal `value`; 0: still running.

@@ -1,4 +1,4 @@
-/// In which order the targets of one command get their turn, as a value: concurrency window, waves, error budget.
+/// In which order the targets of one command or upgrade get their turn, as a value: concurrency window, waves, error budget.
 ///
 /// Targets are known by their index. A target that holds a place in the window has been given its turn by `next` and has
 /// neither ended nor been parked. A parked target (its client is offline and the command waits for it) holds no place,
@@ -80,8 +80,12 @@ struct RolloutStateMachine: Sendable, Equatable {
     /// - Parameter heldPlace: false for one that never had a turn or was parked.
     /// - Returns: true when this end used up the error budget: the rest is to be aborted.
     mutating func ended(_ state: FinalState, heldPlace: Bool) -> Bool {
+        ended(isError: state.countsAsError, heldPlace: heldPlace)
+    }
+
+    mutating func ended(isError: Bool, heldPlace: Bool) -> Bool {
         if heldPlace { inFlight -= 1 }
-        guard state.countsAsError else { return false }
+        guard isError else { return false }
         errors += 1
         guard let errorBudget, errors > errorBudget, !isStopped else { return false }
         isStopped = true

@@ -54,6 +54,8 @@ final class AgentConnection: WebSocketDelegate {
     var transfers: LinkTransfers?
     var hasReported = false
     var privateFiles: LinkPrivateFiles?
+    /// Bytes of a release that the agent has asked for and not yet been sent.
+    var releaseBytesOwed = 0
     /// SubjectPublicKeyInfo that the agent proved.
     private var agentKey: [UInt8] = []
     private var liveness: Liveness?
@@ -256,7 +258,8 @@ final class AgentConnection: WebSocketDelegate {
             client: client.client, epoch: client.epoch, address: address,
             hasTerminals: proved.features.contains(Feature.terminal), hasFiles: proved.features.contains(Feature.file),
             hasPrivateFiles: proved.features.contains(Feature.privateFile),
-            hasSecretEnvironment: proved.features.contains(Feature.secretEnvironment), connection: Confined(self, on: home.loop))
+            hasSecretEnvironment: proved.features.contains(Feature.secretEnvironment),
+            hasUpgrades: proved.features.contains(Feature.upgrade), connection: Confined(self, on: home.loop))
         self.link = link
         let accepted = Accepted(
             client: client.client, epoch: client.epoch, features: proved.features,
@@ -297,6 +300,7 @@ final class AgentConnection: WebSocketDelegate {
         case .close:
             let farewell = try Farewell(reading: payload)
             end(LinkEnd(code: "closed", detail: "\(farewell.code): \(farewell.message)"), tellAgent: false)
+        case .upgrade, .releaseRequest: try receiveUpgrade(link, header, payload)
         case .terminalReport: try receiveTerminalReport(payload)
         case .transferReport: try receiveTransferReport(payload)
         case _ where Self.isAboutFiles(header.kind): try receiveTransfer(header, payload)
@@ -315,6 +319,7 @@ final class AgentConnection: WebSocketDelegate {
                 reconcile(link, reports)
                 try reconcileTerminals(link)
                 reconcileTransfers(link)
+                if link.hasUpgrades { endpoint.upgrades?.ready(link) }
             }
         }
     }

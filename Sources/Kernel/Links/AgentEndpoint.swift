@@ -32,6 +32,8 @@ public final class AgentEndpoint: Sendable {
     let terminals: (any TerminalSink)?
     /// `nil`: likewise with files.
     let transfers: Transfers?
+    /// `nil`: likewise with upgrades.
+    let upgrades: (any UpgradeSink)?
     private let identity: @Sendable () -> CoreIdentity
     private let homes = Mutex<[ObjectIdentifier: Confined<LinkHome>]>([:])
     private let isStopping = Atomic<Bool>(false)
@@ -39,23 +41,30 @@ public final class AgentEndpoint: Sendable {
     /// - Parameter identity: asked once per connection; cheap.
     public convenience init(
         options: AgentEndpointOptions = .init(), identity: @escaping @Sendable () -> CoreIdentity,
-        authority: any AgentAuthority, sink: any ExecutionSink, channels: Channels? = nil, transfers: Transfers? = nil
+        authority: any AgentAuthority, sink: any ExecutionSink, channels: Channels? = nil, transfers: Transfers? = nil,
+        upgrades: Upgrades? = nil
     ) {
         self.init(
-            options: options, identity: identity, authority: authority, sink: sink, terminals: channels, transfers: transfers)
+            options: options, identity: identity, authority: authority, sink: sink, terminals: channels, transfers: transfers,
+            upgrades: upgrades)
     }
 
     /// What this core can do beside commands.
     var features: [String] {
-        Feature.all.filter { ($0 != Feature.terminal || terminals != nil) && ($0 != Feature.file || transfers != nil) }
+        Feature.all.filter {
+            ($0 != Feature.terminal || terminals != nil) && ($0 != Feature.file || transfers != nil)
+                && ($0 != Feature.upgrade || upgrades != nil)
+        }
     }
 
     init(
         options: AgentEndpointOptions, identity: @escaping @Sendable () -> CoreIdentity,
-        authority: any AgentAuthority, sink: any ExecutionSink, terminals: (any TerminalSink)?, transfers: Transfers? = nil
+        authority: any AgentAuthority, sink: any ExecutionSink, terminals: (any TerminalSink)?, transfers: Transfers? = nil,
+        upgrades: (any UpgradeSink)? = nil
     ) {
         self.terminals = terminals
         self.transfers = transfers
+        self.upgrades = upgrades
         self.options = options
         self.identity = identity
         self.authority = authority

@@ -16,18 +16,22 @@ public final class AgentLink: Sendable {
     let hasPrivateFiles: Bool
     /// The agent takes orders with secret variables.
     let hasSecretEnvironment: Bool
+    /// The agent can replace its own program.
+    let hasUpgrades: Bool
     /// `nil` only in tests of the services that use links.
     private let connection: Confined<AgentConnection>?
     private let typed = Atomic<UInt64>(0)
 
     init(
         client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false, hasFiles: Bool = false,
-        hasPrivateFiles: Bool = false, hasSecretEnvironment: Bool = false, connection: Confined<AgentConnection>? = nil
+        hasPrivateFiles: Bool = false, hasSecretEnvironment: Bool = false, hasUpgrades: Bool = false,
+        connection: Confined<AgentConnection>? = nil
     ) {
         self.hasTerminals = hasTerminals
         self.hasFiles = hasFiles
         self.hasPrivateFiles = hasPrivateFiles
         self.hasSecretEnvironment = hasSecretEnvironment
+        self.hasUpgrades = hasUpgrades
         self.client = client
         self.epoch = epoch
         self.address = address

@@ -9,13 +9,13 @@ extension Role {
                 "command.read", "command.cancel", "output.read", "template.read", "template.run", "schedule.read",
                 "schedule.edit", "file.read", "file.write", "transfer.read", "transfer.create", "transfer.cancel",
                 "terminal.open", "terminal.read", "job.read", "job.create", "job.cancel", "event.read", "limit.read",
-                "enrollment.read",
+                "enrollment.read", "release.read", "upgrade.read",
             ]),
         builtIn(
             "viewer", "sees clients, commands and events; changes nothing, reads no output and no files",
             [
                 "client.read", "group.read", "command.read", "template.read", "schedule.read", "transfer.read",
-                "job.read", "event.read", "limit.read", "enrollment.read",
+                "job.read", "event.read", "limit.read", "enrollment.read", "release.read", "upgrade.read",
             ]),
     ]
 
@@ -32,7 +32,7 @@ extension Right {
     var isAboutClients: Bool {
         let area = rawValue.prefix { $0 != "." }
         switch area {
-        case "client", "command", "output", "file", "private-file", "transfer", "terminal", "installation": return true
+        case "client", "command", "output", "file", "private-file", "transfer", "terminal", "installation", "upgrade": return true
         default: return false
         }
     }

@@ -2,13 +2,26 @@ import Glibc
 
 /// What is running: the version that people speak of, and the linker's build id, which tells two builds apart.
 public enum BuildID {
-    public static let version = "0.1.0"
+    /// Of the sources, unless this program's file is a release with a stamp of its own (`ReleaseStamp`).
+    public static let version = programStamp()?.description ?? "0.1.0"
 
     /// Hex of the GNU build id of the running program, read from its file; "unknown" when the linker left none.
     public static let build: String = programBuildID() ?? "unknown"
 
     /// `0.1.0 (build 1a2b3c4d5e6f)`
     public static var description: String { "\(version) (build \(build.prefix(12)))" }
+
+    private static func programStamp() -> ReleaseVersion? {
+        let descriptor = open("/proc/self/exe", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        let size = lseek(descriptor, 0, SEEK_END)
+        var end = [UInt8](repeating: 0, count: ReleaseStamp.byteCount)
+        let start = size - off_t(end.count)
+        guard start >= 0 else { return nil }
+        let found = end.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, ReleaseStamp.byteCount, start) }
+        return found == ReleaseStamp.byteCount ? ReleaseStamp.version(in: end) : nil
+    }
 
     /// ELF-64: the program headers' PT_NOTE segments hold notes of (name size, description size, type), "GNU", type 3.
     private static func programBuildID() -> String? {

@@ -1,3 +1,4 @@
+import Crypto
 import Glibc
 import System
 import Testing
@@ -89,6 +90,41 @@ import Testing
         #expect(
             try run(["uninstall", "--root", root, "--data-dir", "/var/lib/cm agent", "--purge"], directory).status == 0)
         #expect(!Files.exists(root + "/var/lib/cm agent"))
+    }
+
+    @Test func installFixesTheReleaseKey() throws {
+        let directory = try TemporaryDirectory()
+        let root = directory.path + "/image"
+        let key = try P256.PrivateKey.generate()
+        let pem = "-----BEGIN PUBLIC KEY-----\n\(Base64.encode(key.publicKey.spki))\n-----END PUBLIC KEY-----\n"
+        let (publicKey, privateKey) = (directory.path + "/key.pub", directory.path + "/key")
+        try AtomicFile.write(Array(pem.utf8), to: publicKey)
+        try AtomicFile.write(Array(try key.pem().utf8), to: privateKey)
+        let install = ["install", "--root", root, "--server", "https://h"]
+        let secret = try run(install + ["--release-key", privateKey], directory)
+        #expect(secret.status == 2 && secret.errors.contains("private key"))
+        #expect(try run(install + ["--release-key", directory.path + "/missing"], directory).status == 2)
+        #expect(!Files.exists(root + "/etc"))
+        #expect(try run(install + ["--release-key", publicKey], directory).status == 0)
+        let kept = root + "/etc/client-manager-agent/release-key.pem"
+        #expect(try Files.read(kept, limit: 4_096) == Array(pem.utf8))
+        let unit = root + "/etc/systemd/system/cm-agent.service"
+        let text = String(decoding: try Files.read(unit, limit: 1 << 16), as: UTF8.self)
+        #expect(text.contains(#""--release-key" "/etc/client-manager-agent/release-key.pem""#))
+        #expect(text.contains(#"ExecStart="/usr/local/bin/cm-agent""#))
+        // Beside the program lies what an upgrade left.
+        for suffix in [".staged", ".previous"] { try AtomicFile.write([1], to: root + "/usr/local/bin/cm-agent" + suffix) }
+        #expect(try run(["uninstall", "--root", root], directory).status == 0)
+        #expect(try Files.list(root + "/usr/local/bin").isEmpty && !Files.exists(root + "/etc/client-manager-agent"))
+        // A confined agent has its program where it may write.
+        let user = try UserAccount.current().name
+        #expect(try run(install + ["--release-key", publicKey, "--user", user], directory).status == 0)
+        let confined = String(decoding: try Files.read(unit, limit: 1 << 16), as: UTF8.self)
+        #expect(confined.contains(#"ExecStart="/var/lib/client-manager-agent/bin/cm-agent""#))
+        #expect(Files.exists(root + "/var/lib/client-manager-agent/bin/cm-agent"))
+        let run = ["run", "--server", "https://h", "--data-dir", directory.path + "/a", "--release-key"]
+        #expect(try self.run(run + [privateKey], directory).status == 2)
+        #expect(try self.run(["watch-upgrade"], directory).status == 2)
     }
 
     @Test func resetIdentityLeavesNothingOfTheMachine() throws {
