@@ -50,7 +50,8 @@ class SSHServer:
         keys = os.path.join(self.folder, "authorized")
         shutil.copy(os.path.join(self.folder, "user.pub"), keys)
         os.chmod(keys, 0o600)
-        os.makedirs("/run/sshd", exist_ok=True)
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", exist_ok=True)  # Only the superuser's sshd wants it.
         server = next(path for path in ("/usr/sbin/sshd", shutil.which("sshd")) if path and os.path.exists(path))
         configuration = os.path.join(self.folder, "sshd_config")
         with open(configuration, "w", encoding="utf-8") as file:
