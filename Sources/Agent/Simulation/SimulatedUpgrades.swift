@@ -99,10 +99,8 @@ public final class SimulatedUpgrades: UpgradeExecutor {
     }
 
     public func linkUp() {
-        soon { simulated in
-            simulated.tell()
-            simulated.ask()
-        }
+        // The core repeats an order that is not over; then the file is asked for again.
+        soon { $0.tell() }
     }
 
     public func linkLost() { fetch?.askAgain() }

@@ -175,9 +175,11 @@ public final class UpgradeInstaller: UpgradeExecutor {
         switch machine.phase {
         case .committed:
             guard machine.apply(.cameOnline) else { return }
-            keep(machine) { $0.tell() }
+            // Told when it is written down.
+            return keep(machine) { $0.tell() }
         case .receiving where file == nil: receiveAgain(machine)
-        case .receiving: loop.post(confined { $0.ask() })
+        // The core repeats the order, and then the file is asked for; both would ask twice.
+        case .receiving: break
         case .staged: loop.post(confined { $0.handOver() })
         default: break
         }

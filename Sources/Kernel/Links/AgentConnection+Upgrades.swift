@@ -10,8 +10,8 @@ extension AgentConnection {
             return upgrades.reported(link, try UpgradeReport(reading: payload))
         }
         let (upgrade, count) = try UpgradeFrames.request(reading: payload)
-        // One piece more than the window: what was sent is not yet what the agent has written.
-        guard releaseBytesOwed + count <= Int(WireLimits.releaseWindowBytes) + Int(ReleaseFetchStateMachine.pieceBytes) else {
+        // Each order that is repeated lets the agent ask once more for what it has not got.
+        guard releaseBytesOwed + count <= 4 * Int(WireLimits.releaseWindowBytes) else {
             throw WireError(
                 .creditExceeded, "\(releaseBytesOwed + count) bytes of a release are asked for at once")
         }

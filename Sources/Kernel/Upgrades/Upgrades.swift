@@ -214,7 +214,7 @@ public final class Upgrades: Sendable {
         while !jobs.isStopped {
             let now = now()
             let isCancelled = jobs.isAskedToEnd(lease)
-            let (sent, changed) = turn(id, now, isCancelled)
+            let (sent, changed, isOver) = turn(id, now, isCancelled)
             do throws(Problem) {
                 try await write(changed, of: id)
             } catch {
@@ -229,10 +229,10 @@ public final class Upgrades: Sendable {
             send(id, to: unsent + sent)
             unsent = []
             acknowledge(changed, of: id)
-            let (isOver, done, total, deadline, isPaused) = state.withLock { state in
+            let (done, total, deadline, isPaused) = state.withLock { state in
                 let machine = state[id]?.machine
                 return (
-                    machine?.isOver ?? true, (machine?.targets.count ?? 0) - (machine?.open ?? 0), machine?.targets.count ?? 0,
+                    (machine?.targets.count ?? 0) - (machine?.open ?? 0), machine?.targets.count ?? 0,
                     machine?.deadline() ?? .max, machine?.isPaused ?? false
                 )
             }
@@ -251,11 +251,15 @@ public final class Upgrades: Sendable {
     private typealias Changes = [(place: Int, target: UpgradeRunStateMachine.Target)]
 
     /// Whom to send the order, once what has changed is written down.
-    private func turn(_ id: UpgradeID, _ now: UInt64, _ isCancelled: Bool) -> (sent: [ClientID], changed: Changes) {
+    /// That it is over counts for the same moment: what is said a moment later is written down by the next turn.
+    private func turn(
+        _ id: UpgradeID, _ now: UInt64, _ isCancelled: Bool
+    ) -> (sent: [ClientID], changed: Changes, isOver: Bool) {
         state.withLock { state in
             if isCancelled { state[id]?.machine.stop("cancelled", now) }
             let sent = state[id]?.machine.turn(now: now) { clients.link(of: $0)?.hasUpgrades ?? false }
-            return (sent ?? [], state[id]?.machine.takeChanged() ?? [])
+            let changed = state[id]?.machine.takeChanged() ?? []
+            return (sent ?? [], changed, state[id]?.machine.isOver ?? true)
         }
     }
 

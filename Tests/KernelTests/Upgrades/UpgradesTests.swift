@@ -127,6 +127,23 @@ import Testing
         }
     }
 
+    /// Many windows of a file, cut off by the end of the core and by that of the link.
+    @Test func aFileGoesOnAfterARestartOfTheCore() async throws {
+        try await UpgradesFixture.run { fixture in
+            let clients = try await fixture.simulated(3)
+            let release = try await fixture.release(
+                "exit 0\n" + String(repeating: "# not so short\n", count: 400_000), "0.2.0")
+            let id = try await fixture.run(["release": .string("\(release.id)"), "clients": text(clients)])
+            try await fixture.wait { try await fixture.states(id).contains { $0 != .waiting && $0 != .sent } }
+            for client in clients {
+                fixture.kernel.clients.anyLink(of: client)?.close(LinkEnd(code: "disconnected", detail: "by a test"))
+            }
+            try await fixture.restartCore()
+            let done = try await fixture.end(id)
+            #expect(done.counts == ["online": 3], "\(done.job.machine.reason)")
+        }
+    }
+
     @Test func agentsWithoutTheKeyRefuse() async throws {
         try await UpgradesFixture.run { fixture in
             let keyless = try await fixture.simulated(1, hasKey: false)
