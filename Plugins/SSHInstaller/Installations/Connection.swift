@@ -71,6 +71,8 @@ struct Connector {
             do throws(Failure) {
                 try session.check(key, policy, host: place.host, port: place.port)
             } catch {
+                // Another kind of key does not make up for one that is revoked.
+                guard error.code != "host-key-revoked" else { throw error }
                 refusal = refusal ?? error
                 continue
             }

@@ -269,6 +269,8 @@ final class Run {
     ) throws(Failure) {
         let deadline = Deadline(seconds: Double(seconds))
         var deaths = 0
+        /// What systemd has counted before: only what comes from now on says something of this program.
+        var countedBefore: Int?
         while true {
             let values = try host.must("host-unreadable", "looking at the agent", Scripts.look).values
             if let client = values["client"].flatMap({ $0.isEmpty ? nil : $0 }) {
@@ -279,8 +281,10 @@ final class Run {
             }
             // A program that ends at once is started again by systemd, and not at all without it.
             deaths = values["alive"] == "yes" ? 0 : deaths + 1
-            let restarts = Int(values["restarts"] ?? "") ?? 0
-            guard deaths < 3 || values["restarts"] != nil, restarts < 3 else {
+            let counted = Int(values["restarts"] ?? "")
+            countedBefore = countedBefore ?? counted
+            let restarts = (counted ?? 0) - (countedBefore ?? 0)
+            guard deaths < 3 || counted != nil, restarts < 3 else {
                 throw Failure("agent-ended", "the agent ends as soon as it is started" + lastLines(host))
             }
             guard !deadline.isOver else {

@@ -57,6 +57,10 @@ extension SSHSession {
                     "\(host) port \(port) has the host key \(key.fingerprint), which is another one than at first use: refused")
             }
         case .knownHosts(let lines):
+            guard !KnownHosts.revokes(key, in: lines) else {
+                throw Failure(
+                    "host-key-revoked", "\(host) port \(port) has the host key \(key.fingerprint), which known_hosts revokes: refused")
+            }
             switch try KnownHosts(lines, self).find(host, port, key: key) {
             case .same: break
             case .different:
@@ -86,7 +90,7 @@ final class KnownHosts {
         for line in text.split(whereSeparator: \.isNewline) {
             let line = line.drop { $0 == " " || $0 == "\t" }
             guard !line.isEmpty, line.first != "#" else { continue }
-            // A line with a marker says something that the library does not understand: left out, so never believed.
+            // What a marker says the library does not understand: such a line is never believed (`revokes` reads it).
             guard line.first != "@" else { continue }
             var copy = String(line)
             let status = copy.withUTF8 { bytes in
@@ -101,6 +105,14 @@ final class KnownHosts {
     }
 
     deinit { libssh2_knownhost_free(hosts) }
+
+    /// A line `@revoked NAMES TYPE KEY` with this key: for whatever names, because a key that is known to others is no key.
+    static func revokes(_ key: HostKey, in text: String) -> Bool {
+        text.split(whereSeparator: \.isNewline).contains { line in
+            let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
+            return words.count >= 4 && words[0] == "@revoked" && "\(words[2]) \(words[3])" == key.text
+        }
+    }
 
     func find(_ host: String, _ port: Int, key: HostKey) throws(Failure) -> Answer {
         guard let blob = key.text.split(separator: " ").last.flatMap({ Base64.decode(String($0)) }) else { return .different }
