@@ -7,8 +7,8 @@ enum Places {
 
     /// The program on its way in, and the one that it takes the place of.
     static let newProgram = program + ".new"
-    static let previousProgram = program + ".previous"
-    static let previousUnit = unit + ".previous"
+    static let replacedProgram = program + ".replaced"
+    static let replacedUnit = unit + ".replaced"
     /// Says which action is under way: what an interrupted one has left is known by it.
     static let marker = program + ".installing"
 
@@ -20,6 +20,13 @@ enum Places {
     static let start = program + ".start"
     static let log = "/var/log/cm-agent.log"
 
+    /// What an agent that replaces its own program keeps beside it, and the key whose releases it takes.
+    static let stagedProgram = program + ".staged"
+    static let previousProgram = program + ".previous"
+    static let releaseKey = "/etc/client-manager-agent/release-key.pem"
+
     /// All of it.
-    static let all = [program, newProgram, previousProgram, unit, previousUnit, marker, start, log, directory]
+    static let all = [
+        program, newProgram, replacedProgram, stagedProgram, previousProgram, unit, replacedUnit, marker, start, log, releaseKey, directory,
+    ]
 }

@@ -3,13 +3,13 @@ enum Scripts {
     /// Shell functions that several scripts need.
     private static let functions = """
         set -u; LC_ALL=C; export LC_ALL; umask 022
-        P=\(Shell.quoted(Places.program)); D=\(Shell.quoted(Places.directory)); U=\(Shell.quoted(Places.unit))
+        P=\(Shell.quoted(Places.program)); D=\(Shell.quoted(Places.directory)); U=\(Shell.quoted(Places.unit)); K=\(Shell.quoted(Places.releaseKey))
         has_systemd() { [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; }
         # Processes of the agent: with an argument only those whose first argument is that.
         agents() {
             for p in /proc/[0-9]*; do
                 e=$(readlink "$p/exe" 2>/dev/null) || continue
-                case "$e" in "$P"|"$P (deleted)"|"$P".previous|"$P".new) ;; *) continue;; esac
+                case "${e% (deleted)}" in "$P"|"$P".replaced|"$P".new|"$P".staged|"$P".previous) ;; *) continue;; esac
                 [ $# = 0 ] || [ "$(tr '\\0' '\\n' <"$p/cmdline" 2>/dev/null | sed -n 2p)" = "$1" ] || continue
                 echo "${p#/proc/}"
             done
@@ -36,6 +36,9 @@ enum Scripts {
                 done
                 kill -KILL "$h" 2>/dev/null
             done
+            # And who watches over a program that is on trial.
+            for p in $(agents); do kill -KILL "$p" 2>/dev/null; done
+            i=0; while [ -n "$(agents)" ] && [ $i -lt 50 ]; do i=$((i + 1)); sleep 0.1; done
         }
         start_agent() {
             if has_systemd; then systemctl restart cm-agent.service; else "$P.start"; fi
@@ -50,7 +53,7 @@ enum Scripts {
         [ -s \(Shell.quoted(Places.key)) ] && echo identity=yes
         echo "client=$(sed -n 's/.*"client" *: *"\\([0-9A-Z]*\\)".*/\\1/p' \(Shell.quoted(Places.state)) 2>/dev/null | head -n 1)"
         [ -d "$D" ] && [ -n "$(ls -A "$D")" ] && echo directory=yes
-        [ -e "$P.previous" ] && echo previous=yes
+        [ -e "$P.replaced" ] && echo previous=yes
         [ -e \(Shell.quoted(Places.marker)) ] && echo "marker=$(head -n 1 \(Shell.quoted(Places.marker)))"
         exists=${P%/*}; while [ ! -d "$exists" ]; do exists=${exists%/*}; [ -n "$exists" ] || exists=/; done
         echo "free=$(df -Pk "$exists" | sed -n 2p | tr -s ' ' | cut -d' ' -f4)"
@@ -86,8 +89,8 @@ enum Scripts {
         """
 
     static let keepPrevious = functions + """
-        if [ -e "$P" ]; then cp -p "$P" "$P.previous" || exit 1; fi
-        if [ -e "$U" ]; then cp -p "$U" "$U.previous" || exit 1; fi
+        if [ -e "$P" ]; then cp -p "$P" "$P.replaced" || exit 1; fi
+        if [ -e "$U" ]; then cp -p "$U" "$U.replaced" || exit 1; fi
         """
 
     /// The new program installs itself: program, unit, start. `arguments` are those of `cm-agent install`.
@@ -98,14 +101,18 @@ enum Scripts {
             let name = Shell.quoted(user)
             program = "setpriv --reuid=\(name) --regid=\"$(id -g \(name))\" --init-groups " + program
         }
-        let start = "exec setsid \(program) </dev/null >/dev/null 2>\(Shell.quoted(Places.log)) &"
+        let key = Shell.quoted(Places.releaseKey)
+        let start = "exec setsid \(program) \"$@\" </dev/null >/dev/null 2>\(Shell.quoted(Places.log)) &"
         return functions + """
-            "$P.new" install \(words) || exit 1
+            # Whose releases it takes was fixed when it was installed first, and stays.
+            set --; if [ -s "$K" ]; then set -- --release-key "$K"; fi
+            "$P.new" install \(words) "$@" || exit 1
             has_systemd && exit 0
             umask 077
             cat >"$P.start" <<'END-OF-START'
             #!/bin/sh
             # Starts the agent where no systemd runs; written by the SSH installer.
+            set --; if [ -s \(key) ]; then set -- --release-key \(key); fi
             cd / && \(start)
             END-OF-START
             chmod 0700 "$P.start" && stop_agent && start_agent
@@ -122,14 +129,14 @@ enum Scripts {
     /// Back to what was there before an upgrade or repair.
     static let restorePrevious = functions + """
         stop_agent
-        if [ -e "$U.previous" ]; then mv "$U.previous" "$U"; has_systemd && systemctl daemon-reload; fi
-        if [ -e "$P.previous" ]; then mv "$P.previous" "$P" || exit 1; fi
+        if [ -e "$U.replaced" ]; then mv "$U.replaced" "$U"; has_systemd && systemctl daemon-reload; fi
+        if [ -e "$P.replaced" ]; then mv "$P.replaced" "$P" || exit 1; fi
         rm -f "$P.new" "$D/enroll-token" "$D/enroll-token.part" \(Shell.quoted(Places.marker))
         if has_systemd || [ -e "$P.start" ]; then start_agent; fi
         """
 
     static let finish = functions + """
-        rm -f "$P.new" "$P.previous" "$U.previous" \(Shell.quoted(Places.marker)) "$D/enroll-token" "$D/enroll-token.part"
+        rm -f "$P.new" "$P.replaced" "$U.replaced" \(Shell.quoted(Places.marker)) "$D/enroll-token" "$D/enroll-token.part"
         """
 
     /// Nothing of it stays. Says what is still there.
@@ -139,9 +146,9 @@ enum Scripts {
         end_holders
         # What the program itself knows to remove; one that does not work is given little time.
         if [ -x "$P" ] && command -v timeout >/dev/null 2>&1; then timeout 20 "$P" uninstall --purge >/dev/null 2>&1; fi
-        rm -f "$P" "$P.new" "$P.previous" "$P.start" "$U" "$U.previous" \(Shell.quoted(Places.marker)) \(Shell.quoted(Places.log))
+        rm -f "$P" "$P.new" "$P.replaced" "$P.staged" "$P.previous" "$P.start" "$K" "$U" "$U.replaced" \(Shell.quoted(Places.marker)) \(Shell.quoted(Places.log))
         rm -f /etc/systemd/system/multi-user.target.wants/cm-agent.service
-        rm -rf "$D"
+        rm -rf "$D"; rmdir "${K%/*}" 2>/dev/null
         if has_systemd; then systemctl daemon-reload; systemctl reset-failed cm-agent.service 2>/dev/null; fi
         left=
         for f in \(Shell.command(Places.all)); do [ -e "$f" ] && left="$left $f"; done
