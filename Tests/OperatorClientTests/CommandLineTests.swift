@@ -61,7 +61,7 @@ import Testing
 
     @Test func completions() async {
         let words = { (words: [String]) in Completions.candidates(words, Verb.table).map(\.word) }
-        #expect(words(["cl"]) == ["clients"])
+        #expect(words(["cl"]) == ["cloud", "clients"])
         #expect(words(["clients", "s"]).contains("show"))
         #expect(words(["exec", "sel", "--conc"]) == ["--concurrency"])
         #expect(words(["exec", "sel", "--", "l"]).isEmpty)

@@ -1,0 +1,37 @@
+/// Brings one object from a store into another, or from one key to another in the same store.
+struct Mover: Sendable {
+    let cloud: Cloud
+
+    func move(
+        _ from: any ObjectStore, _ source: String, _ to: any ObjectStore, _ target: String, _ cancellation: Cancellation
+    ) throws(CloudError) -> Int64 {
+        if from.remote.name == to.remote.name {
+            try from.copy(source, target, nil, cancellation)
+            return try to.look(target, cancellation).size
+        }
+        let pipe = Pipe(cancellation)
+        // A thread of its own for the reading side; the writing side is this one.
+        let isTaken = cloud.readers.submit {
+            do throws(CloudError) {
+                _ = try from.read(source, range: nil, into: pipe, cancellation)
+                pipe.finish(nil)
+            } catch {
+                pipe.finish(error)
+            }
+        }
+        guard isTaken else { throw CloudError(.busy, "too many copies wait; try again") }
+        defer { pipe.close() }
+        let info = try pipe.info()
+        var options = ObjectOptions(contentType: info.contentType.isEmpty ? nil : info.contentType)
+        if to.remote.kind == .s3 { options.metadata = info.metadata.filter { $0.name.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7F } } }
+        var begun: PartialUpload?
+        do throws(CloudError) {
+            let stored = try to.write(target, pipe, options, resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation)
+            guard stored.size == info.size else { throw CloudError(.checksum, "\"\(target)\" has \(stored.size) bytes, \"\(source)\" \(info.size)") }
+            return stored.size
+        } catch {
+            if let begun { try? to.abandon(target, begun, Cancellation()) }
+            throw error
+        }
+    }
+}
