@@ -14,6 +14,8 @@ final class Sessions: Sendable {
     private let executor: Executor
     private let audit: Audit
     private let crypto: Crypto
+    /// Set before the first session; used on the plugin's own thread.
+    private let copies: Confined<RecordingCopies>?
     private let table = Mutex<[String: Session]>([:])
 
     static let desertedMilliseconds: UInt64 = 5_000
@@ -26,6 +28,8 @@ final class Sessions: Sendable {
         executor = try host.executor()
         audit = try host.audit()
         crypto = try host.crypto()
+        copies = settings.recordingsRemote.isEmpty
+            ? nil : Confined(try RecordingCopies(host, remote: settings.recordingsRemote), on: executor)
     }
 
     private static func key(_ id: String) -> String { "session/" + id }
@@ -40,6 +44,7 @@ final class Sessions: Sendable {
 
     /// What earlier versions and processes left: sessions whose channels are there go on, the records of others end.
     func restore() throws(PluginError) {
+        try copies?.value.start()
         let open = Set(try channels.list().compactMap { $0["id"]?.string })
         var after = ""
         while true {
@@ -205,6 +210,7 @@ final class Sessions: Sendable {
             detail: ["sha256": .string(hash), "bytes": .integer(Int64(clamping: size)), "owner": .string(shape.owner)])
         try store.transaction { (transaction) throws(PluginError) in
             try transaction.put("recording/" + shape.id, JSONValue.object(record).serialized())
+            try copies?.value.add(shape.id, transaction)
         }
     }
 
@@ -242,6 +248,7 @@ final class Sessions: Sendable {
 
     /// Every half second: recordings go to the disk, deserted sessions let go of their channels.
     func tick() {
+        copies?.value.tick()
         let now = executor.now
         for session in all {
             if let recorder = session.recorder {
@@ -277,6 +284,7 @@ final class Sessions: Sendable {
 
     /// The plugin stops: channels are let go of, programs run on.
     func letGo() {
+        copies?.value.stop()
         for session in all {
             if let recorder = session.recorder { try? flush(recorder) }
             session.channel?.detach()
