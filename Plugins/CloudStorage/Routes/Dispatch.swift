@@ -11,6 +11,9 @@ final class Dispatch: Sendable {
     /// Registers the callbacks of a route; `request` parses and judges on the plugin's own thread and answers with the work that is
     /// left for another one.
     func add(_ route: Route, in pool: Pool, _ request: @escaping (Request, RawSpan) throws(CloudError) -> Work) throws(PluginError) {
+        var route = route
+        // Long enough for all attempts, so that the store's own word is the answer.
+        if route.timeoutSeconds == nil { route.timeoutSeconds = pool === cloud.streams ? 3_600 : 180 }
         try cloud.host.http().route(route, configure: { handler in
             handler.body = { [self] request, piece, isLast in flows.update { $0[request.handle] }?.body.append([UInt8](piece), isLast) }
             handler.writable = { [self] request in flows.update { $0[request.handle] }?.becameWritable() }

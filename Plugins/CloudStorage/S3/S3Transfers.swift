@@ -29,7 +29,7 @@ extension S3Store {
             try began(upload.upload)
         } catch {
             // What nobody knows of is not left behind.
-            try? abandon(key, upload.upload, Cancellation())
+            try? abandon(key, upload.upload, .soon())
             throw error
         }
         isHeld = false

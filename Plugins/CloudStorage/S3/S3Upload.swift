@@ -236,7 +236,7 @@ final class S3Upload: Sendable {
             }
             _ = try complete(parts, count: parts.count, size: info.size)
         } catch {
-            try? store.abandon(key, upload, Cancellation())
+            try? store.abandon(key, upload, .soon())
             throw error
         }
     }

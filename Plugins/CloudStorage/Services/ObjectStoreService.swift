@@ -171,7 +171,7 @@ final class ObjectStoreService: Sendable {
                 let stored = try store.write(key, pipe, options, resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation)
                 return Answer(json: JSONValue.object(stored.json).serialized())
             } catch {
-                if let begun { try? store.abandon(key, begun, Cancellation()) }
+                if let begun { try? store.abandon(key, begun, .soon()) }
                 throw error
             }
         }

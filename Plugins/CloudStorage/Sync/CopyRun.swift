@@ -55,7 +55,7 @@ struct CopyRun: Sendable {
                 let source = Watched(FileSource(reader), attempt)
                 return try store.write(key, source, ObjectOptions(), resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation).json
             } catch {
-                if let begun { try? store.abandon(key, begun, Cancellation()) }
+                if let begun { try? store.abandon(key, begun, .soon()) }
                 throw error
             }
         case (.object(let source, let key), .file(let name)):

@@ -30,7 +30,7 @@ struct Mover: Sendable {
             guard stored.size == info.size else { throw CloudError(.checksum, "\"\(target)\" has \(stored.size) bytes, \"\(source)\" \(info.size)") }
             return stored.size
         } catch {
-            if let begun { try? to.abandon(target, begun, Cancellation()) }
+            if let begun { try? to.abandon(target, begun, .soon()) }
             throw error
         }
     }

@@ -105,12 +105,27 @@ struct CloudError: Error, Sendable {
 final class Cancellation: Sendable {
     private let parent: Cancellation?
     private let flag = Monitor(false)
+    private let deadline: UInt64?
 
-    init(under parent: Cancellation? = nil) { self.parent = parent }
+    init(under parent: Cancellation? = nil) {
+        self.parent = parent
+        deadline = nil
+    }
+
+    /// For what has to be tidied up when all else is called off already: it comes by itself after five seconds.
+    static func soon() -> Cancellation { Cancellation(deadline: monotonicMilliseconds() + 5_000) }
+
+    private init(deadline: UInt64) {
+        parent = nil
+        self.deadline = deadline
+    }
 
     func cancel() { flag.update { $0 = true } }
 
-    var isCancelled: Bool { flag.update { $0 } || parent?.isCancelled == true }
+    var isCancelled: Bool {
+        if let deadline, monotonicMilliseconds() >= deadline { return true }
+        return flag.update { $0 } || parent?.isCancelled == true
+    }
 
     /// Returns after that time, or soon after a wish to end.
     func pause(milliseconds: UInt64) {

@@ -183,7 +183,7 @@ struct WebDAVStore: ObjectStore {
     /// Also after a cancellation nothing of ours is left behind. A server may still be writing down what came when it hears of the
     /// removal, and keep it: so it is asked until it has said twice that there is nothing.
     private func sweep(_ part: String) {
-        let own = Cancellation()
+        let own = Cancellation.soon()
         var absent = 0
         for turn in 0..<12 where absent < 2 {
             do throws(CloudError) {
