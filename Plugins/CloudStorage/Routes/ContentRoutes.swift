@@ -31,8 +31,7 @@ struct ContentRoutes {
             let store = try remotes.open(remote.name)
             try cloud.record("cloud.read", as: .request(request), "\(remote.name)/\(key)")
             return { (flow) throws(CloudError) in
-                let sink = ResponseSink(flow, hasRange: range != nil)
-                _ = try store.read(key, range: range, into: sink, flow.cancellation)
+                _ = try store.read(key, range: range, into: ResponseSink(flow), flow.cancellation)
                 flow.request.end()
             }
         }

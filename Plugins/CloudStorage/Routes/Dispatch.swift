@@ -201,11 +201,8 @@ final class RequestSource: ByteSource {
 /// An object on its way into an answer.
 final class ResponseSink: ByteSink {
     private let flow: Flow
-    private let hasRange: Bool
-    init(_ flow: Flow, hasRange: Bool) {
-        self.flow = flow
-        self.hasRange = hasRange
-    }
+
+    init(_ flow: Flow) { self.flow = flow }
 
     func begin(_ info: ObjectInfo, range: ClosedRange<Int64>?) throws(CloudError) {
         var headers = [("content-type", Self.fit(info.contentType) ?? "application/octet-stream"), ("accept-ranges", "bytes")]

@@ -112,7 +112,7 @@ struct S3Client: Sendable {
         case (405, _), (501, _): kind = .unsupported
         default: kind = .refused
         }
-        let what = call.key.map { "\(call.method) \"\($0.dropFirst(remote.prefix.utf8.count == 0 ? 0 : remote.prefix.count))\"" } ?? "\(call.method) of the bucket"
+        let what = call.key.map { "\(call.method) \"\($0.dropFirst(remote.prefix.count))\"" } ?? "\(call.method) of the bucket"
         return CloudError(
             kind, "\(what) on remote \"\(remote.name)\"", store: fault, retryAfter: response.headers["retry-after"].flatMap { UInt64($0) })
     }

@@ -81,7 +81,6 @@ struct S3Store: ObjectStore {
         return info
     }
 
-    /// `nil` is not the same as no tags: it is for callers that want to know first whether an object is there.
     func tags(_ key: String, _ cancellation: Cancellation) throws(CloudError) -> [(name: String, value: String)] {
         let call = S3Client.Call(method: "GET", key: try full(key), query: [(name: "tagging", value: "")])
         let root = try S3Client.xml(try client.send(call, cancellation), "Tagging")
