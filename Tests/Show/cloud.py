@@ -4,10 +4,9 @@ import hashlib
 import http.client
 import json
 import os
-import re
 import socket
 import subprocess
-import threading
+import sys
 import time
 import urllib.parse
 
@@ -19,7 +18,7 @@ ACCESS, SECRET = "AKCLIENTMANAGER", "secret/with+signs"
 
 def tool(name):
     """A program of the environment that this script runs in."""
-    return os.path.join(os.environ["CM_VENV"], "bin", name)
+    return os.path.join(os.path.dirname(sys.executable), name)
 
 
 def free_ports(count):
