@@ -97,7 +97,7 @@ enum Operations {
         "responses": ["201": answer("The URL.", object(["url": text, "method": text, "expires_s": number]))],
     ]
     private static let tree = object(["remote": text, "prefix": text], required: ["remote"])
-    private static let place = object(["remote": text, "key": text, "file": text])
+    private static let place = object(["remote": text, "key": text, "file": text, "client": text, "path": text])
     private static let job = answer("Accepted; watch the job.", object(["job": text]))
     static let sync: JSONObject = [
         "requestBody": body(

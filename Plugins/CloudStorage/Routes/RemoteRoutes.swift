@@ -104,7 +104,7 @@ enum Access {
         return remote
     }
 
-    private static func forbidden(_ right: String) -> CloudError {
+    static func forbidden(_ right: String) -> CloudError {
         var error = CloudError(.denied, "this needs the right \"\(right)\"")
         error.core = ("forbidden", 403)
         return error

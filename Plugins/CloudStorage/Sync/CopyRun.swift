@@ -7,11 +7,13 @@ struct CopyRun: Sendable {
         case object(remote: String, key: String)
         /// Of the core's store: its id, or for a new one its name.
         case file(String)
+        case client(String, path: String)
 
         var text: String {
             switch self {
             case .object(let remote, let key): "\(remote)/\(key)"
             case .file(let name): "file \(name)"
+            case .client(let id, let path): "client \(id) \(path)"
             }
         }
     }
@@ -26,7 +28,7 @@ struct CopyRun: Sendable {
         self.remotes = remotes
         from = try Self.place(json, "from")
         to = try Self.place(json, "to")
-        if case .file = from, case .file = to { throw .invalid("one of \"from\" and \"to\" is in a remote") }
+        guard from.isObject || to.isObject else { throw .invalid("one of \"from\" and \"to\" is in a remote") }
     }
 
     private static func place(_ json: JSONObject, _ name: String) throws(CloudError) -> Place {
@@ -35,6 +37,12 @@ struct CopyRun: Sendable {
                 throw .invalid("\"\(name)\" is {\"file\": …} or {\"remote\": …, \"key\": …}")
             }
             return .file(text)
+        }
+        if let client = json[name]?["client"] {
+            guard let id = client.string, id.utf8.count == 26, let path = json[name]?["path"]?.string, path.hasPrefix("/"), path.utf8.count <= 4_096,
+                json[name]?.object?.count == 2
+            else { throw .invalid("\"\(name)\" is {\"client\": ID, \"path\": \"/…\"}") }
+            return .client(id, path: path)
         }
         let object = try JobRoutes.object(json, name)
         return .object(remote: object.remote, key: object.key)
@@ -47,29 +55,67 @@ struct CopyRun: Sendable {
             let size = try Mover(cloud: cloud).move(try remotes.open(source), sourceKey, try remotes.open(target), key, cancellation)
             return ["size": .integer(size)]
         case (.file(let id), .object(let target, let key)):
-            let store = try remotes.open(target)
-            let reader = try CloudError.kept { () throws(PluginError) in try cloud.host.files().open(id, as: .job(attempt)) }
-            defer { reader.close() }
-            var begun: PartialUpload?
-            do throws(CloudError) {
-                let source = Watched(FileSource(reader), attempt)
-                return try store.write(key, source, ObjectOptions(), resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation).json
-            } catch {
-                if let begun { try? store.abandon(key, begun, .soon()) }
-                throw error
-            }
+            return try upload(id, target, key, from: 0, attempt, cancellation)
         case (.object(let source, let key), .file(let name)):
-            let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
-            let sink = FileSink(files, as: .job(attempt), name: name)
-            do throws(CloudError) {
-                let proof = try remotes.open(source).read(key, range: nil, into: sink, cancellation)
-                return ["file": try sink.finish(), "verified": .string(proof.rawValue)]
-            } catch {
-                sink.discard()
-                throw error
+            let (file, proof) = try download(source, key, name, attempt, cancellation)
+            return ["file": file, "verified": .string(proof.rawValue)]
+        case (.client(let client, let path), .object(let target, let key)):
+            let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation)
+            let file = try hop.pull(client, path)
+            let result = try upload(file, target, key, from: 500, attempt, cancellation)
+            hop.remove(file)
+            return result
+        case (.object(let source, let key), .client(let client, let path)):
+            let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation)
+            var file = hop.keptFile
+            if file == nil {
+                let name = key.split(separator: "/").last.map(String.init) ?? "object"
+                file = try download(source, key, String(decoding: name.utf8.prefix(200), as: UTF8.self), attempt, cancellation).file["id"]?.string
+                if let file { try hop.keep(file: file) }
             }
-        case (.file, .file): throw .invalid("one of \"from\" and \"to\" is in a remote")
+            guard let file else { throw CloudError(.internal, "the core gave the file no id") }
+            try hop.push(file, client, path)
+            let size = try? cloud.host.files().get(file, as: .job(attempt))["size"]
+            hop.remove(file)
+            return ["size": size ?? .null]
+        default: throw .invalid("one of \"from\" and \"to\" is in a remote")
         }
+    }
+
+    private func upload(
+        _ file: String, _ target: String, _ key: String, from permille: Int64, _ attempt: JobAttempt, _ cancellation: Cancellation
+    ) throws(CloudError) -> JSONObject {
+        let store = try remotes.open(target)
+        let reader = try CloudError.kept { () throws(PluginError) in try cloud.host.files().open(file, as: .job(attempt)) }
+        defer { reader.close() }
+        var begun: PartialUpload?
+        do throws(CloudError) {
+            let source = Watched(FileSource(reader), attempt, from: permille)
+            return try store.write(key, source, ObjectOptions(), resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation).json
+        } catch {
+            if let begun { try? store.abandon(key, begun, .soon()) }
+            throw error
+        }
+    }
+
+    private func download(
+        _ source: String, _ key: String, _ name: String, _ attempt: JobAttempt, _ cancellation: Cancellation
+    ) throws(CloudError) -> (file: JSONValue, proof: ReadProof) {
+        let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
+        let sink = FileSink(files, as: .job(attempt), name: name)
+        do throws(CloudError) {
+            let proof = try remotes.open(source).read(key, range: nil, into: sink, cancellation)
+            return (try sink.finish(), proof)
+        } catch {
+            sink.discard()
+            throw error
+        }
+    }
+}
+
+extension CopyRun.Place {
+    var isObject: Bool {
+        if case .object = self { true } else { false }
     }
 }
 
@@ -79,10 +125,12 @@ private final class Watched: ByteSource {
     private let attempt: JobAttempt
     private var done: Int64 = 0
     private var toldAt: UInt64 = 0
+    private let first: Int64
 
-    init(_ source: any ByteSource, _ attempt: JobAttempt) {
+    init(_ source: any ByteSource, _ attempt: JobAttempt, from permille: Int64) {
         self.source = source
         self.attempt = attempt
+        first = permille
     }
 
     var length: Int64? { source.length }
@@ -93,7 +141,7 @@ private final class Watched: ByteSource {
         done += Int64(buffer.count - before)
         if let length, length > 0, monotonicMilliseconds() - toldAt > 500 {
             toldAt = monotonicMilliseconds()
-            attempt.progress(UInt32(min(1_000, done * 1_000 / length)), "\(done) of \(length) bytes")
+            attempt.progress(UInt32(clamping: first + min(done, length) * (1_000 - first) / length), "\(done) of \(length) bytes to the store")
         }
         return goesOn
     }

@@ -35,7 +35,7 @@ struct JobRoutes {
         }
         try dispatch.add(
             Route(
-                .post, Self.base + "/copy", right: "cloud.use", summary: "Copies one object from remote to remote, a file of the core's store to a remote, or back. A job.", operation: Operations.copyJob),
+                .post, Self.base + "/copy", right: "cloud.use", summary: "Copies one object from remote to remote, or a file of the core's store or of a client to a remote, or back. A job.", operation: Operations.copyJob),
             in: cloud.calls
         ) { request, body throws(CloudError) in
             var json = try Body.object(body, ["from", "to"])
@@ -44,7 +44,9 @@ struct JobRoutes {
             case .object(let remote, _): _ = try Access.remote(request, remotes, .read, named: remote)
             // The core says whether this is one of the asker's, now and when the job runs.
             case .file(let id): _ = try CloudError.kept { () throws(PluginError) in try cloud.host.files().get(id, as: .request(request)) }
+            case .client(let id, _): guard request.may("transfer.create", client: id) else { throw Access.forbidden("transfer.create") }
             }
+            if case .client(let id, _) = copy.to, !request.may("transfer.create", client: id) { throw Access.forbidden("transfer.create") }
             if case .object(let remote, _) = copy.to { _ = try Access.remote(request, remotes, .write, named: remote) }
             json = grants.sealed(json, for: request.actor)
             try cloud.record("cloud.copy", as: .request(request), copy.to.text, detail: ["from": .string(copy.from.text)])

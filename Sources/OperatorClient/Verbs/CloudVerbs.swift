@@ -66,8 +66,12 @@ extension Verb {
             flags: [
                 .body("from", "REMOTE", "Where it is.", as: "from.remote"), .body("from-key", "KEY", "What it is.", as: "from.key"),
                 .body("from-file", "ID", "A file of the core's store instead.", as: "from.file"),
+                .body("from-client", "ID", "A file of this client instead.", as: "from.client"),
+                .body("from-path", "PATH", "Its absolute path there.", as: "from.path"),
                 .body("to", "REMOTE", "Where it goes.", as: "to.remote"), .body("to-key", "KEY", "What it becomes.", as: "to.key"),
                 .body("to-file", "NAME", "A new file of the core's store instead.", as: "to.file"),
+                .body("to-client", "ID", "A file of this client instead.", as: "to.client"),
+                .body("to-path", "PATH", "Its absolute path there.", as: "to.path"),
             ]),
     ]
 
