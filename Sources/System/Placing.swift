@@ -58,19 +58,31 @@ public struct PlaceDirectory: ~Copyable, Sendable {
         if unlinkat(directory.number, name, isDirectory ? AT_REMOVEDIR : 0) != 0, errno != ENOENT { throw .last("unlinkat", name) }
     }
 
-    /// - Parameter replaces: false: a name that is there is the error `EEXIST`, and it stays. For files.
+    /// - Parameter replaces: false: a name that is there is the error `EEXIST`, and it stays.
     public func rename(_ name: String, to target: String, replaces: Bool = true) throws(SystemError) {
-        if replaces {
-            if renameat(directory.number, name, directory.number, target) != 0 { throw .last("renameat", target) }
-            return
-        }
-        if linkat(directory.number, name, directory.number, target, 0) != 0 { throw .last("linkat", target) }
-        try remove(name)
+        try Self.rename(directory.number, name, directory.number, target, replaces)
     }
 
     /// Into another directory of the same file system.
-    public func rename(_ name: String, in other: borrowing PlaceDirectory, to target: String) throws(SystemError) {
-        if renameat(directory.number, name, other.directory.number, target) != 0 { throw .last("renameat", target) }
+    public func rename(
+        _ name: String, in other: borrowing PlaceDirectory, to target: String, replaces: Bool = true
+    ) throws(SystemError) {
+        try Self.rename(directory.number, name, other.directory.number, target, replaces)
+    }
+
+    private static func rename(
+        _ from: Int32, _ name: String, _ to: Int32, _ target: String, _ replaces: Bool
+    ) throws(SystemError) {
+        guard !replaces else {
+            if renameat(from, name, to, target) != 0 { throw .last("renameat", target) }
+            return
+        }
+        let status = cm_rename_new(from, name, to, target)
+        if status == 0 { return }
+        guard status == -EINVAL || status == -ENOSYS else { throw SystemError("renameat2", target, code: -status) }
+        // This file system cannot; a second name cannot replace either, but only files have one.
+        if linkat(from, name, to, target, 0) != 0 { throw .last("linkat", target) }
+        if unlinkat(from, name, 0) != 0 { throw .last("unlinkat", name) }
     }
 
     /// Another name in another directory for a file, not for what a link leads to.

@@ -39,6 +39,9 @@ import Testing
         } catch { #expect(error.alreadyExists) }
         #expect(try place.status("other")?.size == 1 && place.status("missing") == nil)
         try place.rename("other", to: "third", replaces: false)
+        try place.makeDirectory("directory", mode: 0o700)
+        try place.rename("directory", to: "moved", replaces: false)
+        try place.remove("moved", directory: true)
         #expect(try place.names(limit: 10) == ["renamed", "third"])
         #expect(throws: SystemError.self) { _ = try place.names(limit: 1) }
         // A link in the last place is never followed.

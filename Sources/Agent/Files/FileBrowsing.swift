@@ -66,10 +66,11 @@ enum FileBrowsing {
         try roots.about(path) {
             let source = try roots.place(path, writes: true)
             let destination = try roots.place(target, writes: true)
-            if !replaces, try destination.directory.status(destination.name) != nil {
-                throw FileFailure("path-exists", "\(target) is there already")
+            do throws(SystemError) {
+                try source.directory.rename(source.name, in: destination.directory, to: destination.name, replaces: replaces)
+            } catch {
+                throw error.alreadyExists ? FileFailure("path-exists", "\(target) is there already") : roots.failure(error, path)
             }
-            try source.directory.rename(source.name, in: destination.directory, to: destination.name)
             try destination.directory.sync()
             try source.directory.sync()
         }

@@ -54,7 +54,7 @@ struct FileRoots: Sendable {
             let directory: Descriptor
             do throws(SystemError) { directory = try root.root.open(above, O_RDONLY | O_DIRECTORY) } catch {
                 guard makesParents, error.code == ENOENT else { throw error }
-                directory = try Self.make(parts.dropLast().map(String.init), in: root.root)
+                directory = try make(parts.dropLast().map(String.init), in: root.root)
             }
             let place = Place(directory: PlaceDirectory(directory), name: String(name))
             guard let real = try place.directory.path() else { throw SystemError("open", path, code: ENOENT) }
@@ -91,13 +91,21 @@ struct FileRoots: Sendable {
         } catch { throw failure(error, path) }
     }
 
-    private static func make(_ parts: [String], in root: borrowing BeneathRoot) throws(SystemError) -> Descriptor {
-        for count in 1...max(parts.count, 1) {
-            do throws(SystemError) { try root.makeDirectory(parts[..<min(count, parts.count)].joined(separator: "/")) } catch {
-                guard error.alreadyExists else { throw error }
+    /// One level after the other, each by its open parent, so that nothing is made where nothing may be touched.
+    private func make(_ parts: [String], in root: borrowing BeneathRoot) throws(SystemError) -> Descriptor {
+        var here = try root.open("", O_RDONLY | O_DIRECTORY)
+        for (index, part) in parts.enumerated() {
+            let path = parts[...index].joined(separator: "/")
+            do throws(SystemError) { here = try root.open(path, O_RDONLY | O_DIRECTORY) } catch {
+                guard error.code == ENOENT else { throw error }
+                let parent = PlaceDirectory(here)
+                guard let real = try parent.path(), isAllowed(real) else { throw SystemError("mkdir", path, code: EXDEV) }
+                do throws(SystemError) { try parent.makeDirectory(part, mode: 0o755) } catch { if !error.alreadyExists { throw error } }
+                try parent.sync()
+                here = try root.open(path, O_RDONLY | O_DIRECTORY)
             }
         }
-        return try root.open(parts.joined(separator: "/"), O_RDONLY | O_DIRECTORY)
+        return here
     }
 
     private struct Root: ~Copyable {

@@ -160,10 +160,12 @@ final class TreePlaces: Sendable {
         for waiting in members.waiting {
             let place = try place(of: waiting.parts)
             guard let name = waiting.parts.last else { continue }
-            if !waiting.replaces, try place.place.status(name) != nil {
-                throw FileFailure("path-exists", "\(waiting.parts.joined(separator: "/")) is there already")
+            do throws(SystemError) {
+                try own.rename(waiting.name, in: place.place, to: name, replaces: waiting.replaces)
+            } catch {
+                let path = waiting.parts.joined(separator: "/")
+                throw SystemError(error.call, path, code: error.code)
             }
-            try own.rename(waiting.name, in: place.place, to: name)
         }
         members.waiting = []
         members.bytes = 0

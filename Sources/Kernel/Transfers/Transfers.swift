@@ -233,14 +233,20 @@ public final class Transfers: Sendable {
         if let before = query.before { rows.and("id < ?", .bytes(before.bytes)) }
         if let client = query.client { rows.and("client = ?", .bytes(client.bytes)) }
         if let group = query.group { rows.and("group_id = ?", .bytes(group.bytes)) }
-        if let state = query.state { rows.and("state = ?", .text(state.rawValue)) }
+        switch query.state {
+        case nil: break
+        // Between these two a row may be behind.
+        case .waiting, .running: rows.and("state IN ('waiting', 'running')")
+        case .some(let state): rows.and("state = ?", .text(state.rawValue))
+        }
         rows.append(" ORDER BY id DESC LIMIT ?", .integer(Int64(query.limit)))
         let select = rows
         let found = try await store.read { (reader) throws(StoreError) in try TransferRows.all(select, reader) }
         let live = state.withLock { state in found.map { state.live[$0.id] } }
         var items: [TransferView] = []
         for (transfer, live) in zip(found, live) where try isVisible(transfer, principal, .readTransfers) {
-            items.append(live?.view ?? TransferView(transfer: transfer))
+            let view = live?.view ?? TransferView(transfer: transfer)
+            if query.state == nil || query.state == view.transfer.state { items.append(view) }
         }
         return (items, found.count == query.limit ? found.last?.id : nil)
     }

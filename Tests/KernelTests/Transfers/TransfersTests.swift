@@ -136,6 +136,10 @@ import Testing
             #expect(try await code("/proc/self/comm") == "path-not-allowed")
             #expect(try await code(fixture.agentDirectory + "/policy.json") == "path-not-allowed")
             #expect(try Files.read(place + "/old", limit: 10) == [1, 2, 3])
+            // Not a directory is made where nothing may be touched.
+            #expect(symlink(fixture.agentDirectory, place + "/sneak") == 0)
+            #expect(try await code(place + "/sneak/new/deep/file") { $0.makesParents = true } == "path-not-allowed")
+            #expect(!Files.exists(fixture.agentDirectory + "/new"))
             func pulled(_ path: String) async throws -> String {
                 try await Self.wait(try await Self.pull(path, fixture), fixture).machine.code
             }
