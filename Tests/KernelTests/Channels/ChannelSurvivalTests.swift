@@ -22,14 +22,21 @@ import Testing
         #expect(state.output == Self.sequence())
     }
 
+    /// `seq`, that may print no further than the test says: it is not over before what the test does to it.
+    private func openHeldUp(_ fixture: ChannelsFixture) async throws -> (ChannelAttachment, Probe) {
+        try await fixture.open(["/usr/bin/seq", "1", "\(Self.last)"], probe: Probe(grants: false))
+    }
+
     @Test func aDroppedConnectionLosesAndRepeatsNothing() async throws {
         try await ChannelsFixture.run { fixture in
-            let (channel, probe) = try await fixture.open(["/usr/bin/seq", "1", "\(Self.last)"])
-            for megabyte in 1...2 {
-                await probe.watched.wait { $0.end >= UInt64(megabyte) << 19 }
+            let (channel, probe) = try await openHeldUp(fixture)
+            for round in 1...2 {
+                channel.grant(upTo: UInt64(round) << 19)
+                await probe.watched.wait { $0.end >= UInt64(round) << 19 }
                 fixture.kernel.clients.link(of: channel.client)?.close(LinkEnd(code: "test", detail: "dropped"))
-                await probe.watched.wait { $0.places.count > megabyte }
+                await probe.watched.wait { $0.places.count > round }
             }
+            channel.grant(upTo: .max)
             await expectWhole(probe)
             #expect(probe.watched.value.lost == ["client-away", "client-away"])
         }
@@ -37,9 +44,11 @@ import Testing
 
     @Test func aKilledAgentLosesAndRepeatsNothing() async throws {
         try await ChannelsFixture.run { fixture in
-            let (_, probe) = try await fixture.open(["/usr/bin/seq", "1", "\(Self.last)"])
+            let (channel, probe) = try await openHeldUp(fixture)
+            channel.grant(upTo: 1 << 19)
             await probe.watched.wait { $0.end >= 1 << 19 }
             fixture.killAgent()
+            channel.grant(upTo: .max)
             try fixture.startAgent()
             await expectWhole(probe)
             #expect(probe.watched.value.lost == ["client-away"])

@@ -86,6 +86,19 @@ final class ChannelsFixture: Sendable {
     private let token: String
     private let port: UInt16
 
+    /// Between two looks at something that has no event of its own. On the core's loop, whose timers are the product's.
+    func pause() async {
+        let loop = running.withLock { $0.loop }
+        await withCheckedContinuation { continuation in
+            loop.post {
+                loop.spawn {
+                    await loop.sleep(milliseconds: 20)
+                    continuation.resume()
+                }
+            }
+        }
+    }
+
     private final class Service: HTTPService {
         let endpoint: AgentEndpoint
         init(_ endpoint: AgentEndpoint) { self.endpoint = endpoint }

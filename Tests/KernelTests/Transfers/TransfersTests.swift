@@ -41,7 +41,7 @@ import Testing
                 Issue.record("transfer \(id) is \(transfer.state) with \(transfer.bytes) bytes: \(transfer.machine.code) \(transfer.machine.reason)")
                 return transfer
             }
-            try await Task.sleep(for: .milliseconds(20))
+            await fixture.pause()
         }
     }
 
@@ -73,7 +73,7 @@ import Testing
             let left = try Files.list(try place(fixture)).filter { $0.hasPrefix(".cm-transfer") }
                 + Files.list(fixture.agentDirectory + "/transfers")
             if left.isEmpty { return true }
-            try await Task.sleep(for: .milliseconds(20))
+            await fixture.pause()
         }
         return false
     }
@@ -224,7 +224,7 @@ import Testing
             #expect(try await Self.isClean(fixture))
             let deadline = monotonicNanoseconds() + 10_000_000_000
             while fixture.kernel.files.used != before, monotonicNanoseconds() < deadline {
-                try await Task.sleep(for: .milliseconds(20))
+                await fixture.pause()
             }
             #expect(fixture.kernel.files.used == before)
         }
@@ -265,7 +265,7 @@ import Testing
             fixture.killAgent()
             let deadline = monotonicNanoseconds() + 20_000_000_000
             while fixture.kernel.clients.link(of: client) != nil, monotonicNanoseconds() < deadline {
-                try await Task.sleep(for: .milliseconds(20))
+                await fixture.pause()
             }
             var request = TransferRequest(.push, targets: .clients([client]), path: path)
             request.file = file.id
