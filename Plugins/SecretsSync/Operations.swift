@@ -117,4 +117,24 @@ enum Operations {
         "parameters": .array(paging + [query("state", "string", "Only files in this state.")]),
         "responses": answer("200", "A page, by client.", list(clientSchema)),
     ]
+    static let commands: JSONObject = [
+        "requestBody": [
+            "description": "As POST /api/v1/commands, and `secrets`.",
+            "content": [
+                "application/json": [
+                    "schema": [
+                        "type": "object", "required": ["secrets"],
+                        "properties": [
+                            "secrets": [
+                                "type": "object",
+                                "additionalProperties": [
+                                    "oneOf": [text, ["type": "object", "properties": ["secret": text, "version": number]]]
+                                ],
+                            ]
+                        ],
+                    ]
+                ]
+            ],
+        ], "responses": answer("202", "Accepted.", ["type": "object", "properties": ["id": text]]),
+    ]
 }

@@ -24,6 +24,7 @@ final class SecretsPlugin: Plugin {
             host: host, vault: vault, assignments: assignments, deliveries: deliveries, rotations: rotations, sources: sources)
         try routes.add()
         try AssignmentRoutes(routes: routes, fleet: fleet, settings: settings).add()
+        try CommandRoutes(routes: routes, fleet: fleet).add()
         try SecretService.publish(host, vault)
     }
 

@@ -45,8 +45,8 @@ import Testing
         #expect(bytes.console.output == "hi")
     }
 
-    @Test func assignments() async {
-        let bench = Bench { _ in ScriptedCore.json(["id": "a1"]) }
+    @Test func assignmentsAndCommands() async {
+        let bench = Bench { _ in ScriptedCore.json(["id": "01J9Z3K5X6Q7R8S9T0V1W2X3Y4", "target_count": 1]) }
         #expect(
             await bench.run(
                 "secrets", "assign", "db", "env=prod", "--file", "db-password", "--owner", "app", "--group", "app", "--mode", "0440",
@@ -57,5 +57,11 @@ import Testing
                 "selector": "env=prod", "file": "db-password", "owner": "app", "group": "app", "mode": "0440", "lifetime_s": 3_600,
                 "hook": ["reload", "app.service"],
             ])
+        #expect(
+            await bench.run("secrets", "exec", "env=prod", "--secret", "PASSWORD=db", "--timeout", "30", "--detach", "--", "psql") == .success)
+        #expect(bench.core.requests.last?.target == "/api/v1/secrets/commands")
+        #expect(body(bench) == ["selector": "env=prod", "argv": ["psql"], "secrets": ["PASSWORD": "db"], "timeout_s": 30])
+        #expect(await bench.run("secrets", "exec", "env=prod", "--", "psql") == .usage)
+        #expect(await bench.run("secrets", "exec", "env=prod", "--secret", "A=b") == .usage)
     }
 }

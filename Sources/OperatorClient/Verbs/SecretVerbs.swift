@@ -75,6 +75,19 @@ extension Verb {
             "secrets clients NAME", "/api/v1/secrets/{NAME}/clients", "What each client has been shown to have.",
             ["client", "file", "state", "wanted", "placed", "confirmed_ms:CONFIRMED", "code", "reason"],
             flags: [.query("state", "STATE", "wanted, delivered, applied, failed or removing.")]),
+        Verb(
+            "secrets exec SELECTOR -- ARGV…", "Runs a command with secrets in its environment; its kept output is masked.",
+            flags: [
+                .own("secret", "VARIABLE=NAME", "Set a variable to a secret's current value; repeat for more.", .list),
+                .own("shell", "TEXT", "Run a shell text instead of a program with arguments."),
+                .body("env", "NAME=VALUE", "Set a variable to what stands here.", .map),
+                .body("cwd", "DIRECTORY", "Run in this directory."), .body("user", "NAME", "Run as this user."),
+                .body("timeout", "TIME", "End the command after this time.", .seconds, as: "timeout_s"),
+                .body("offline", "fail|skip", "What becomes of clients that are offline; fail by default."),
+                .own("detach", nil, "Print the command's id and do not wait.", .toggle),
+                .own("quiet", nil, "No output of the clients, only the end.", .toggle),
+            ], calls: ["POST /api/v1/secrets/commands"],
+            .program { (invocation) async throws(OperatorError) in try await invocation.execWithSecrets() }),
     ]
 }
 
@@ -114,5 +127,23 @@ extension Invocation {
             console.write(bytes, toError: false)
         }
         return .success
+    }
+
+    fileprivate func execWithSecrets() async throws(OperatorError) -> Outcome {
+        var body: JSONObject = ["selector": .string(operand("SELECTOR") ?? "")]
+        switch (rest, flags.value("shell")) {
+        case (let rest?, nil) where !rest.isEmpty: body["argv"] = .array(rest.map { .string($0) })
+        case (nil, let text?): body["shell"] = .string(text)
+        default: throw .usage("give one of -- PROGRAM ARGUMENTS… and --shell TEXT", advice: verb.usage)
+        }
+        var secrets = JSONObject()
+        for pair in flags.values("secret") {
+            let (variable, name) = try Self.pair(pair, "--secret")
+            secrets[variable] = .string(name)
+        }
+        guard !secrets.isEmpty else { throw .usage("--secret VARIABLE=NAME says which secret the command gets") }
+        body["secrets"] = .object(secrets)
+        for flag in verb.flags where !flag.member.isEmpty && flags.has(flag.flag.name) { body[flag.member] = try value(of: flag) }
+        return try await follow(try await core.post("/api/v1/secrets/commands", .object(body)))
     }
 }
