@@ -263,6 +263,7 @@ pub struct cm_clients {
     pub select: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, *mut cm_buffer, *mut cm_error) -> i32>,
     pub is_online: Option<unsafe extern "C" fn(*mut cm_host_context, cm_text) -> i32>,
     pub set_labels: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, *mut cm_error) -> i32>,
+    pub select_asserted: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, *mut cm_buffer, *mut cm_error) -> i32>,
 }
 
 // cm.commands/1 (commands)
@@ -481,6 +482,8 @@ pub struct cm_crypto {
     pub hmac_sha256: Option<unsafe extern "C" fn(*mut cm_host_context, cm_bytes, cm_bytes, *mut u8) -> i32>,
     pub seal: Option<unsafe extern "C" fn(*mut cm_host_context, cm_text, cm_bytes, *mut cm_buffer, *mut cm_error) -> i32>,
     pub unseal: Option<unsafe extern "C" fn(*mut cm_host_context, cm_text, cm_bytes, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub encrypt: Option<unsafe extern "C" fn(*mut cm_host_context, cm_bytes, cm_bytes, cm_bytes, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub decrypt: Option<unsafe extern "C" fn(*mut cm_host_context, cm_bytes, cm_bytes, cm_bytes, *mut cm_buffer, *mut cm_error) -> i32>,
 }
 
 // cm.audit/1 (audit.write; sink: audit.read)
@@ -558,7 +561,7 @@ const _: () = assert!(std::mem::size_of::<cm_service_callbacks>() == 24);
 const _: () = assert!(std::mem::size_of::<cm_route_callbacks>() == 48);
 const _: () = assert!(std::mem::size_of::<cm_websocket_callbacks>() == 40);
 const _: () = assert!(std::mem::size_of::<cm_http>() == 144);
-const _: () = assert!(std::mem::size_of::<cm_clients>() == 40);
+const _: () = assert!(std::mem::size_of::<cm_clients>() == 48);
 const _: () = assert!(std::mem::size_of::<cm_command_callbacks>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_commands>() == 56);
 const _: () = assert!(std::mem::size_of::<cm_channel_callbacks>() == 56);
@@ -568,7 +571,7 @@ const _: () = assert!(std::mem::size_of::<cm_jobs>() == 80);
 const _: () = assert!(std::mem::size_of::<cm_event_callbacks>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_events>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_store>() == 112);
-const _: () = assert!(std::mem::size_of::<cm_crypto>() == 48);
+const _: () = assert!(std::mem::size_of::<cm_crypto>() == 64);
 const _: () = assert!(std::mem::size_of::<cm_audit_callbacks>() == 24);
 const _: () = assert!(std::mem::size_of::<cm_audit>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_metrics>() == 32);

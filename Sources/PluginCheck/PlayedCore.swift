@@ -269,6 +269,25 @@ private func cryptoTurn(
     return host.put(host.bytes(input, function).map { $0 ^ 0xA5 }, output, function)
 }
 
+func cryptoEncrypt(
+    _ context: Context, _ key: cm_bytes, _ associated: cm_bytes, _ plain: cm_bytes, _ encrypted: CBuffer, _ error: CError
+) -> cm_status { cipherTurn(context, key, associated, plain, encrypted, error, "cm.crypto/1 encrypt") }
+
+func cryptoDecrypt(
+    _ context: Context, _ key: cm_bytes, _ associated: cm_bytes, _ encrypted: cm_bytes, _ plain: CBuffer, _ error: CError
+) -> cm_status { cipherTurn(context, key, associated, encrypted, plain, error, "cm.crypto/1 decrypt") }
+
+private func cipherTurn(
+    _ context: Context, _ key: cm_bytes, _ associated: cm_bytes, _ input: cm_bytes, _ output: CBuffer, _ error: CError,
+    _ function: StaticString
+) -> cm_status {
+    guard let host = core(context, function) else { return CM_E_INVALID }
+    if let status = host.enter(function, .any) { return fail(status, error, "played refusal") }
+    if host.bytes(key, function).count != 32 { host.misuse("\(function): the key has not 32 bytes") }
+    _ = host.bytes(associated, function)
+    return host.put(host.bytes(input, function).map { $0 ^ 0xA5 }, output, function)
+}
+
 // MARK: cm.executor/1
 
 func executorPost(_ context: Context, _ function: cm_function?, _ destroy: cm_function?, _ own: Opaque) -> cm_status {

@@ -16,8 +16,16 @@ func clientsGet(_ context: Context, _ actor: UInt64, _ client: cm_text, _ json: 
 func clientsSelect(
     _ context: Context, _ actor: UInt64, _ selector: cm_text, _ after: cm_text, _ limit: UInt32, _ json: CBuffer,
     _ error: CError
+) -> cm_status { select("cm.clients/1 select", context, selector, limit, json, error) }
+
+func clientsSelectAsserted(
+    _ context: Context, _ actor: UInt64, _ selector: cm_text, _ after: cm_text, _ limit: UInt32, _ json: CBuffer,
+    _ error: CError
+) -> cm_status { select("cm.clients/1 select_asserted", context, selector, limit, json, error) }
+
+private func select(
+    _ function: StaticString, _ context: Context, _ selector: cm_text, _ limit: UInt32, _ json: CBuffer, _ error: CError
 ) -> cm_status {
-    let function: StaticString = "cm.clients/1 select"
     guard let host = core(context, function) else { return CM_E_INVALID }
     if let status = host.enter(function, .any) { return fail(status, error, "played refusal") }
     _ = host.text(selector, function)

@@ -50,7 +50,7 @@ final class PlayedTables: Sendable {
             CM_INTERFACE_CLIENTS, [CM_CAPABILITY_CLIENTS],
             cm_clients(
                 head: cm_head(), get: clientsGet, select: clientsSelect, is_online: clientsIsOnline,
-                set_labels: clientsSetLabels))
+                set_labels: clientsSetLabels, select_asserted: clientsSelectAsserted))
         add(
             CM_INTERFACE_COMMANDS, [CM_CAPABILITY_COMMANDS],
             cm_commands(
@@ -97,7 +97,7 @@ final class PlayedTables: Sendable {
             CM_INTERFACE_CRYPTO, nil,
             cm_crypto(
                 head: cm_head(), random: cryptoRandom, sha256: cryptoSHA256, hmac_sha256: cryptoHMAC, seal: cryptoSeal,
-                unseal: cryptoUnseal))
+                unseal: cryptoUnseal, encrypt: cryptoEncrypt, decrypt: cryptoDecrypt))
         add(
             CM_INTERFACE_AUDIT, [CM_CAPABILITY_AUDIT, CM_CAPABILITY_AUDIT_READ],
             cm_audit(head: cm_head(), write: auditWrite, sink: auditSink, sink_remove: auditSinkRemove))

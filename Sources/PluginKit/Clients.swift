@@ -28,6 +28,22 @@ public struct Clients: Sendable {
             })
     }
 
+    /// The same for what must not be decided by what a machine says about itself: throws `.invalid` (selector-not-asserted) for a
+    /// selector that asks for more than labels and ids.
+    public func selectAsserted(
+        _ selector: String, after: String = "", limit: Int = 1000, as actor: Actor = .plugin
+    ) throws(PluginError) -> Page {
+        guard let select = table.functions.select_asserted else { throw .missing("cm.clients/1 select_asserted") }
+        return Page(
+            try readJSON("cm.clients/1 select_asserted") { buffer, error in
+                selector.withText { selector in
+                    after.withText {
+                        select(table.context, actor.handle, selector, $0, UInt32(clamping: limit), buffer, error)
+                    }
+                }
+            })
+    }
+
     public func isOnline(_ client: String) -> Bool {
         guard let isOnline = table.functions.is_online else { return false }
         return client.withText { isOnline(table.context, $0) } == 1

@@ -49,6 +49,30 @@ public struct Crypto: Sendable {
             label.withText { label in sealed.withBytes { unseal(table.context, label, $0, buffer, error) } }
         }
     }
+
+    /// AES-256-GCM under a key of the plugin's own (32 bytes); `associated` (4 KiB) is bound in. At most 64 MiB. Keep the key
+    /// sealed: who forgets it makes the data unreadable.
+    public func encrypt(_ plain: [UInt8], key: [UInt8], associated: [UInt8] = []) throws(PluginError) -> [UInt8] {
+        guard let encrypt = table.functions.encrypt else { throw .missing("cm.crypto/1 encrypt") }
+        return try readResult("cm.crypto/1 encrypt", expecting: plain.count + 28) { buffer, error in
+            key.withBytes { key in
+                associated.withBytes { associated in
+                    plain.withBytes { encrypt(table.context, key, associated, $0, buffer, error) }
+                }
+            }
+        }
+    }
+
+    public func decrypt(_ encrypted: [UInt8], key: [UInt8], associated: [UInt8] = []) throws(PluginError) -> [UInt8] {
+        guard let decrypt = table.functions.decrypt else { throw .missing("cm.crypto/1 decrypt") }
+        return try readResult("cm.crypto/1 decrypt", expecting: encrypted.count) { buffer, error in
+            key.withBytes { key in
+                associated.withBytes { associated in
+                    encrypted.withBytes { decrypt(table.context, key, associated, $0, buffer, error) }
+                }
+            }
+        }
+    }
 }
 
 extension Host {

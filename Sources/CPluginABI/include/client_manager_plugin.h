@@ -462,6 +462,10 @@ typedef struct cm_clients {
   /* [wait] Sets labels ({"key": "value"}, null removes), audited; returns when it is durable. */
   cm_status (*CM_NULLABLE set_labels)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text labels,
                                       cm_error *CM_NULLABLE error);
+  /* [any] As `select`, for what must not be decided by what a machine says about itself: a selector that asks for more than labels
+   * and ids is CM_E_INVALID with the code "selector-not-asserted". Since ABI 1.1. */
+  cm_status (*CM_NULLABLE select_asserted)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text selector, cm_text after,
+                                           uint32_t limit, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
 } cm_clients;
 
 /* ---- cm.commands/1 (commands) ------------------------------------------------------------------------------------ */
@@ -870,6 +874,14 @@ typedef struct cm_crypto {
   /* [any] CM_E_DENIED: not sealed by this plugin, under this label, by this core; or changed since. */
   cm_status (*CM_NULLABLE unseal)(cm_host_context *CM_NONNULL host, cm_text label, cm_bytes sealed,
                                   cm_buffer *CM_NONNULL secret, cm_error *CM_NULLABLE error);
+  /* [any] AES-256-GCM under a key of the plugin's own (32 bytes), for data that is larger than `seal` takes or is to be made
+   * unreadable by forgetting its key: keep the key sealed. `associated` (4 KiB) is bound in. At most 64 MiB; the result is 28
+   * bytes longer. */
+  cm_status (*CM_NULLABLE encrypt)(cm_host_context *CM_NONNULL host, cm_bytes key, cm_bytes associated, cm_bytes plain,
+                                   cm_buffer *CM_NONNULL encrypted, cm_error *CM_NULLABLE error);
+  /* [any] CM_E_DENIED: not encrypted under this key with these associated bytes; or changed since. */
+  cm_status (*CM_NULLABLE decrypt)(cm_host_context *CM_NONNULL host, cm_bytes key, cm_bytes associated, cm_bytes encrypted,
+                                   cm_buffer *CM_NONNULL plain, cm_error *CM_NULLABLE error);
 } cm_crypto;
 
 /* ---- cm.audit/1 (audit.write; sink: audit.read) ------------------------------------------------------------------ */
@@ -961,11 +973,11 @@ CM_STATIC_ASSERT(sizeof(cm_plugin) == 72 && offsetof(cm_plugin, load) == 32, "la
 CM_STATIC_ASSERT(sizeof(cm_log) == 24 && sizeof(cm_config) == 24 && sizeof(cm_services) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_lease_callbacks) == 24 && sizeof(cm_service_callbacks) == 24, "layout");
 CM_STATIC_ASSERT(sizeof(cm_route_callbacks) == 48 && sizeof(cm_websocket_callbacks) == 40 && sizeof(cm_http) == 144, "layout");
-CM_STATIC_ASSERT(sizeof(cm_clients) == 40 && sizeof(cm_command_callbacks) == 32 && sizeof(cm_commands) == 56, "layout");
+CM_STATIC_ASSERT(sizeof(cm_clients) == 48 && sizeof(cm_command_callbacks) == 32 && sizeof(cm_commands) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_channel_callbacks) == 56 && sizeof(cm_channels) == 72, "layout");
 CM_STATIC_ASSERT(sizeof(cm_job_callbacks) == 32 && sizeof(cm_jobs) == 80, "layout");
 CM_STATIC_ASSERT(sizeof(cm_event_callbacks) == 32 && sizeof(cm_events) == 32, "layout");
-CM_STATIC_ASSERT(sizeof(cm_store) == 112 && sizeof(cm_crypto) == 48, "layout");
+CM_STATIC_ASSERT(sizeof(cm_store) == 112 && sizeof(cm_crypto) == 64, "layout");
 CM_STATIC_ASSERT(sizeof(cm_audit_callbacks) == 24 && sizeof(cm_audit) == 32 && sizeof(cm_metrics) == 32, "layout");
 CM_STATIC_ASSERT(sizeof(cm_executor) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_transfer_callbacks) == 32 && sizeof(cm_files) == 144, "layout");

@@ -5,7 +5,7 @@ import Kernel
 let clientsTable = HostTable(
     cm_clients(
         head: head(of: cm_clients.self), get: clientsGet, select: clientsSelect, is_online: clientsIsOnline,
-        set_labels: clientsSetLabels))
+        set_labels: clientsSetLabels, select_asserted: clientsSelectAsserted))
 
 func clientID(_ text: cm_text) throws(Problem) -> ClientID {
     guard let text = text.string(limit: 64), let id = ClientID(text) else {
@@ -36,8 +36,26 @@ private func clientsGet(
 private func clientsSelect(
     _ host: OpaquePointer, _ actor: cm_handle, _ selector: cm_text, _ after: cm_text, _ limit: UInt32,
     _ json: UnsafeMutablePointer<cm_buffer>, _ error: UnsafeMutablePointer<cm_error>?
+) -> cm_status { select("clients.select", host, actor, selector, after, limit, json, error) { (_) throws(Problem) in } }
+
+private func clientsSelectAsserted(
+    _ host: OpaquePointer, _ actor: cm_handle, _ selector: cm_text, _ after: cm_text, _ limit: UInt32,
+    _ json: UnsafeMutablePointer<cm_buffer>, _ error: UnsafeMutablePointer<cm_error>?
 ) -> cm_status {
-    hostCall(host, .any, "clients.select", error: error) { instance in
+    select("clients.select_asserted", host, actor, selector, after, limit, json, error) { (selector) throws(Problem) in
+        guard let asked = selector.firstUnasserted else { return }
+        throw Problem(
+            400, "selector-not-asserted",
+            "the selector asks for \"\(asked)\"; only labels and ids decide here, which operators assert, and nothing that a machine says about itself")
+    }
+}
+
+private func select(
+    _ function: StaticString, _ host: OpaquePointer, _ actor: cm_handle, _ selector: cm_text, _ after: cm_text, _ limit: UInt32,
+    _ json: UnsafeMutablePointer<cm_buffer>, _ error: UnsafeMutablePointer<cm_error>?,
+    _ check: (Selector) throws(Problem) -> Void
+) -> cm_status {
+    hostCall(host, .any, function, error: error) { instance in
         answering(error) { () throws(Problem) in
             let actor = try instance.actor(actor)
             guard (1...10_000).contains(limit) else { throw Problem(400, "plugin-argument", "`limit` is \(limit); 1 to 10,000 are allowed") }
@@ -47,8 +65,9 @@ private func clientsSelect(
             guard position.isEmpty || first != nil else { throw Problem(400, "plugin-argument", "`after` is no \"next\" of an earlier call") }
             let kernel = instance.environment.kernel
             let scope = kernel.security.scope(of: actor.principal, for: .seeClients)
-            let found = try kernel.clients.select(
-                text.isEmpty ? .everything : Selector(parsing: text), allowed: scope.allowed, denied: scope.denied)
+            let selector = try text.isEmpty ? .everything : Selector(parsing: text)
+            try check(selector)
+            let found = try kernel.clients.select(selector, allowed: scope.allowed, denied: scope.denied)
             let rest = first.map { first in found.drop { $0 <= first } } ?? found[...]
             let page = rest.prefix(Int(limit))
             var writer = JSONWriter(reserving: 64 + 29 * page.count)

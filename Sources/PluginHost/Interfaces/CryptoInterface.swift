@@ -5,12 +5,16 @@ import Kernel
 let cryptoTable = HostTable(
     cm_crypto(
         head: head(of: cm_crypto.self), random: cryptoRandom, sha256: cryptoSHA256, hmac_sha256: cryptoHMAC, seal: cryptoSeal,
-        unseal: cryptoUnseal))
+        unseal: cryptoUnseal, encrypt: cryptoEncrypt, decrypt: cryptoDecrypt))
 
 private let randomBytes: UInt64 = 1 << 20
 private let hashedBytes = 64 << 20
 private let secretBytes = 64 << 10
 private let labelBytes = 256
+private let keyBytes = 32
+private let associatedBytes = 4 << 10
+/// Nonce and tag.
+private let encryptedExtra = AEAD.nonceBytes + AEAD.tagBytes
 /// Version of the sealed form, nonce, tag.
 private let sealedExtra = 1 + AEAD.nonceBytes + AEAD.tagBytes
 
@@ -102,6 +106,63 @@ private func cryptoUnseal(
                 throw Problem(
                     403, "seal-broken",
                     "this was not sealed by \(instance.id) under this label and by this core, or it was changed since")
+            }
+        }
+    }
+}
+
+/// The cipher of a key that a plugin brings, and what it binds in.
+private func cipher(_ key: cm_bytes, _ associated: cm_bytes) throws(Problem) -> (AEAD, [UInt8]) {
+    guard let key = key.array(limit: keyBytes), key.count == keyBytes else {
+        throw Problem(400, "plugin-argument", "`key` must have \(keyBytes) bytes")
+    }
+    guard let associated = associated.array(limit: associatedBytes) else {
+        throw Problem(413, "plugin-argument", "`associated` has more than \(associatedBytes) bytes")
+    }
+    do throws(CryptoError) {
+        return (try AEAD(.aes256GCM, key: key), associated)
+    } catch {
+        throw Problem(500, "seal-failed", "the cipher is not there: \(error)")
+    }
+}
+
+private func cryptoEncrypt(
+    _ host: OpaquePointer, _ key: cm_bytes, _ associated: cm_bytes, _ plain: cm_bytes, _ encrypted: UnsafeMutablePointer<cm_buffer>,
+    _ error: UnsafeMutablePointer<cm_error>?
+) -> cm_status {
+    hostCall(host, .any, "crypto.encrypt", error: error) { _ in
+        answering(error) { () throws(Problem) in
+            let (cipher, associated) = try cipher(key, associated)
+            guard let plain = plain.array(limit: hashedBytes) else {
+                throw Problem(413, "plugin-argument", "`plain` has more than \(hashedBytes) bytes")
+            }
+            let nonce = Random.bytes(AEAD.nonceBytes)
+            do throws(CryptoError) {
+                return error.fill(encrypted, nonce + (try cipher.seal(plain, nonce: nonce, associatedData: associated)))
+            } catch let fault {
+                throw Problem(500, "seal-failed", "the data could not be encrypted: \(fault)")
+            }
+        }
+    }
+}
+
+private func cryptoDecrypt(
+    _ host: OpaquePointer, _ key: cm_bytes, _ associated: cm_bytes, _ encrypted: cm_bytes, _ plain: UnsafeMutablePointer<cm_buffer>,
+    _ error: UnsafeMutablePointer<cm_error>?
+) -> cm_status {
+    hostCall(host, .any, "crypto.decrypt", error: error) { _ in
+        answering(error) { () throws(Problem) in
+            let (cipher, associated) = try cipher(key, associated)
+            guard let encrypted = encrypted.array(limit: hashedBytes + encryptedExtra), encrypted.count >= encryptedExtra else {
+                throw Problem(400, "plugin-argument", "`encrypted` is not in the form that `encrypt` gives")
+            }
+            do throws(CryptoError) {
+                return error.fill(
+                    plain,
+                    try cipher.open(
+                        Array(encrypted[AEAD.nonceBytes...]), nonce: Array(encrypted[..<AEAD.nonceBytes]), associatedData: associated))
+            } catch {
+                throw Problem(403, "seal-broken", "this was not encrypted under this key with these associated bytes, or it was changed since")
             }
         }
     }

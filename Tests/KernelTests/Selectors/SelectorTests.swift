@@ -47,6 +47,16 @@ struct SampleClient: SelectorView {
         #expect(try !Selector(parsing: text).matches(Self.database), "\(text)")
     }
 
+    /// What decides who gets a secret: labels and ids, and nothing that a machine says or does.
+    @Test(arguments: [
+        ("*", nil), ("env=prod,!canary or role in (db,cache)", nil), ("00000000000G000000000000G1", nil), ("label.env=prod", nil),
+        ("id=0*", nil), ("fact.os.name=debian", "fact.os.name"), ("env=prod or fact.cores>=4", "fact.cores"),
+        ("env=prod,!(role=db or !fact.gpu)", "fact.gpu"), ("!state=offline", "state"), ("name=web*", "name"), ("group=blue", "group"),
+    ] as [(String, String?)])
+    func whatIsNotAssertedIsNamed(_ text: String, _ first: String?) throws {
+        #expect(try Selector(parsing: text).firstUnasserted == first, "\(text)")
+    }
+
     @Test func bareIdentifierIsASelector() throws {
         let id = ClientID(high: 0x0190_0000_0000_0000, low: 42)
         let selector = try Selector(parsing: id.description)

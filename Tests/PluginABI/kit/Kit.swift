@@ -92,6 +92,10 @@ final class Kit: Plugin {
         let sealed = try crypto.seal(secret, label: "token")
         try expect(sealed != secret, "sealed")
         try expect(try crypto.unseal(sealed, label: "token") == secret, "unsealed")
+        let key = [UInt8](repeating: 7, count: 32)
+        let encrypted = try crypto.encrypt(secret, key: key, associated: [1])
+        try expect(encrypted != secret, "encrypted")
+        try expect(try crypto.decrypt(encrypted, key: key, associated: [1]) == secret, "decrypted")
 
         let events = try host.events()
         let subscription = try events.subscribe(["client.*"]) { [host] kind, event in
@@ -168,6 +172,7 @@ final class Kit: Plugin {
     private func fleet() throws(PluginError) {
         let clients = try host.clients()
         try expect(try clients.select("env=prod").items.isEmpty, "nobody")
+        try expect(try clients.selectAsserted("env=prod").items.isEmpty, "nobody by labels either")
         try expect(!clients.isOnline("c-1"), "nobody is online")
         try refused(.notFound) { () throws(PluginError) in _ = try clients.get("c-1") }
         try refused(.notFound) { () throws(PluginError) in try clients.setLabels("c-1", [("a", "b"), ("c", nil)]) }

@@ -50,6 +50,13 @@ static void own(void) {
   HOLDS(same(&room, "{\"items\":[],\"next\":null}"));
   GIVES(CM_OK, clients->select(H, CM_NO_HANDLE, T("tier=tin"), T(""), 1, &room, &error));
   HOLDS(same(&room, "{\"items\":[],\"next\":null}"));
+  GIVES(CM_OK, clients->select_asserted(H, CM_NO_HANDLE, T("tier=gold,!gone"), T(""), 1, &room, &error));
+  HOLDS(same(&room, text));
+  GIVES(CM_OK, clients->select(H, CM_NO_HANDLE, T("tier=gold,state=online"), T(""), 1, &room, &error));
+  GIVES(CM_E_INVALID, clients->select_asserted(H, CM_NO_HANDLE, T("tier=gold,state=online"), T(""), 1, &room, &error));
+  CODE("selector-not-asserted");
+  GIVES(CM_E_INVALID, clients->select_asserted(H, CM_NO_HANDLE, T("tier=gold or fact.tier=gold"), T(""), 1, &room, &error));
+  CODE("selector-not-asserted");
   GIVES(CM_E_INVALID, clients->select(H, CM_NO_HANDLE, T("=="), T(""), 1, &room, &error));
   GIVES(CM_E_INVALID, clients->select(H, CM_NO_HANDLE, T(""), T("x"), 1, &room, &error));
   GIVES(CM_E_INVALID, clients->select(H, CM_NO_HANDLE, T(""), T(""), 0, &room, &error));

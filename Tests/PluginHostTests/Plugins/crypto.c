@@ -76,11 +76,40 @@ static void unseal(void) {
   GIVES(CM_E_INVALID, crypto->unseal(H, T("door"), B("short"), &room, &error));
 }
 
+/* A key of the plugin's own: no capability is needed, and nothing but key and associated bytes opens it. */
+static void own_key(void) {
+  static uint8_t big[70000], encrypted_big[70028], plain_big[70000];
+  uint8_t key[32] = "thirty-two bytes, no more, no le", bytes[64], text[64];
+  cm_buffer encrypted = ROOM(bytes), plain = ROOM(text), none = NO_ROOM, large = ROOM(encrypted_big), back = ROOM(plain_big);
+  cm_bytes k = { key, sizeof(key) };
+  GIVES(CM_OK, crypto->encrypt(H, k, B("name"), B("secret"), &encrypted, &error));
+  HOLDS(encrypted.size == 6 + 28 && memmem(bytes, encrypted.size, "secret", 6) == NULL);
+  cm_bytes found = { bytes, encrypted.size };
+  GIVES(CM_OK, crypto->decrypt(H, k, B("name"), found, &plain, &error));
+  HOLDS(same(&plain, "secret"));
+  GIVES(CM_E_TOO_SMALL, crypto->decrypt(H, k, B("name"), found, &none, &error));
+  HOLDS(none.size == 6);
+  GIVES(CM_E_DENIED, crypto->decrypt(H, k, B("other"), found, &plain, &error));
+  CODE("seal-broken");
+  key[31] ^= 1;
+  GIVES(CM_E_DENIED, crypto->decrypt(H, k, B("name"), found, &plain, &error));
+  key[31] ^= 1;
+  bytes[20] ^= 1;
+  GIVES(CM_E_DENIED, crypto->decrypt(H, k, B("name"), found, &plain, &error));
+  GIVES(CM_E_INVALID, crypto->decrypt(H, k, B("name"), B("short"), &plain, &error));
+  GIVES(CM_E_INVALID, crypto->encrypt(H, B("short"), B("name"), B("secret"), &encrypted, &error));
+  GIVES(CM_E_TOO_LARGE, crypto->encrypt(H, k, (cm_bytes){ big, 4097 }, B("secret"), &encrypted, &error));
+  GIVES(CM_OK, crypto->encrypt(H, k, B(""), (cm_bytes){ big, sizeof(big) }, &large, &error));
+  GIVES(CM_OK, crypto->decrypt(H, k, B(""), (cm_bytes){ encrypted_big, large.size }, &back, &error));
+  HOLDS(back.size == sizeof(big));
+}
+
 static int check(cm_handle request, const char *step) {
   uint8_t bytes[256], text[64];
   cm_buffer room = ROOM(text);
   (void)request;
   if (strcmp(step, "hashes") == 0) hashes();
+  else if (strcmp(step, "own-key") == 0) own_key();
   else if (strcmp(step, "seal") == 0) seal();
   else if (strcmp(step, "unseal") == 0) unseal();
   else if (strcmp(step, "burglar") == 0) {
@@ -89,6 +118,7 @@ static int check(cm_handle request, const char *step) {
     CODE("seal-broken");
   } else if (strcmp(step, "plain") == 0) {
     hashes();
+    own_key();
     GIVES(CM_E_DENIED, crypto->seal(H, T("door"), B("secret"), &room, &error));
     CODE("plugin-not-granted");
     GIVES(CM_E_DENIED, crypto->unseal(H, T("door"), B("secret"), &room, &error));

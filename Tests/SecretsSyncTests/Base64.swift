@@ -1,0 +1,1 @@
+../../Plugins/SecretsSync/Base64.swift

@@ -1,0 +1,1 @@
+../../Plugins/SecretsSync/DeliveryStateMachine.swift

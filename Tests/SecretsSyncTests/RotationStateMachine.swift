@@ -1,0 +1,1 @@
+../../Plugins/SecretsSync/RotationStateMachine.swift

@@ -1,0 +1,1 @@
+../../Plugins/SecretsSync/Standing.swift
