@@ -148,7 +148,8 @@ final class Kit: Plugin {
         let files = try host.files()
         let writer = try files.create(["name": "a.bin"])
         try writer.append([1, 2, 3])
-        try writer.append([4].span.bytes)
+        let last: [UInt8] = [4]
+        try writer.append(last.span.bytes)
         try expect(try writer.sync() == 4, "what is durable")
         writer.release()
         let again = try files.resume(writer.id)
