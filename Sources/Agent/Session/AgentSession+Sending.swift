@@ -91,8 +91,10 @@ extension AgentSession: ExecutorObserver {
                 }
                 if hasOutput { left -= writer.bytes.count }
             }
+            // After a message of control frames alone it is the turn of what waits behind them.
+            let isSomething = !writer.bytes.isEmpty
             send(&writer)
-            guard hasOutput || !isComplete, self.socket === socket else { break }
+            guard isSomething || !isComplete, self.socket === socket else { break }
             if hasOutput, left <= 0 {
                 pumpLater()
                 break
