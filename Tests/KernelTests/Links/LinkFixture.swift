@@ -70,6 +70,8 @@ final class TestServices: AgentAuthority, ExecutionSink {
     let log = Watched(CoreLog())
     let admission: @Sendable (AgentHello) -> Admission
     let verdicts = Watched<Admission?>(nil)
+    /// No credit beyond this: output is not over before the test has done what it does to it.
+    let mayReach = Mutex<UInt64>(.max)
     /// Orders for the next link that reconciles.
     let waiting = Mutex<[Order]>([])
 
@@ -120,7 +122,7 @@ final class TestServices: AgentAuthority, ExecutionSink {
             return offset + UInt64(copy.count)
         }
         guard let end else { return false }
-        link.grant(command, stream, upTo: end + 256 * 1_024)
+        link.grant(command, stream, upTo: min(end + 256 * 1_024, mayReach.withLock { $0 }))
         return true
     }
     func finished(_ link: AgentLink, _ record: ExitRecord) async -> Bool {
