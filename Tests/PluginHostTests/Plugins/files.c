@@ -159,7 +159,7 @@ static void refusals(void) {
 
 /* Asked by somebody who may use files: what is made in his name is his, and the plugin's own are not. */
 static void owner(cm_handle request) {
-  char json[1024], mine[27];
+  char json[1024], mine[27] = "";
   uint64_t number = 0;
   cm_handle reader = 0;
   cm_buffer answer = ROOM(json);
@@ -197,13 +197,16 @@ static void leave(void) {
 }
 
 static void found(void) {
-  char json[2048];
+  char json[2048] = "";
   cm_buffer list = ROOM(json), answer = ROOM(json);
   uint64_t offset = 0;
   cm_handle writer = 0;
   GIVES(CM_OK, files->list(H, CM_NO_HANDLE, T(""), 1, &list, &error));
   HOLDS(holds(&list, "\"name\":\"left\"") && holds(&list, "\"offset\":11"));
-  snprintf(id, sizeof(id), "%.26s", strstr(json, "\"id\":\"") + 6);
+  /* The id stands before the name; other files of the plugin may stand before both. */
+  const char *mine = json;
+  for (const char *next = json; (next = strstr(next, "\"id\":\"")) && next < strstr(json, "\"name\":\"left\""); next++) mine = next;
+  snprintf(id, sizeof(id), "%.26s", mine + 6);
   GIVES(CM_OK, files->resume(H, CM_NO_HANDLE, T(id), &writer, &offset, &error));
   HOLDS(offset == 11);
   GIVES(CM_OK, files->seal(H, writer, NULL, &answer, &error));
@@ -211,7 +214,7 @@ static void found(void) {
 
 static void *from_elsewhere(void *context) {
   (void)context;
-  char other[27];
+  char other[27] = "";
   cm_handle writer = create(CM_NO_HANDLE, "{\"name\":\"elsewhere\"}", other);
   GIVES(CM_OK, files->discard(H, writer));
   return NULL;
