@@ -202,7 +202,10 @@ static void found(void) {
   uint64_t offset = 0;
   cm_handle writer = 0;
   GIVES(CM_OK, files->list(H, CM_NO_HANDLE, T(""), 1, &list, &error));
-  HOLDS(holds(&list, "\"name\":\"left\"") && holds(&list, "\"offset\":11"));
+  /* Until the writer of the version before is closed; resumed sooner it would go on from what was durable by then. */
+  const int is_left = holds(&list, "\"name\":\"left\"") && holds(&list, "\"offset\":11");
+  HOLDS(is_left);
+  if (!is_left) return;
   /* The id stands before the name; other files of the plugin may stand before both. */
   const char *mine = json;
   for (const char *next = json; (next = strstr(next, "\"id\":\"")) && next < strstr(json, "\"name\":\"left\""); next++) mine = next;
