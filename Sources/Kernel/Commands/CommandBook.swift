@@ -9,6 +9,8 @@ struct CommandBook {
     final class ClientEntry {
         /// Only set between `reconcile` and the loss of the link, so that nothing is sent before the agent's report.
         var link: (any ExecutionLink)?
+        /// Accepted, and its agent has not reported yet. Commands wait for it, since the registry shows it as online.
+        var arriving: (any ExecutionLink)?
         /// When the link was lost (or the core started); counts while `link` is nil.
         var awaySince: UInt64
         /// Targets with the agent, or possibly so.
@@ -136,8 +138,8 @@ struct CommandBook {
 
     private mutating func absent(_ target: TargetReference, _ now: UInt64, _ effects: inout BookEffects) {
         let command = target.command
-        let waits = command.specification.offline == .queue || now < command.graceUntil
         let client = command.targets[target.index].client
+        let waits = command.specification.offline == .queue || now < command.graceUntil || isArriving(client)
         if waits {
             let parked = clients[client]?.parked ?? 0
             guard parked < limits.parkedPerClient else {
@@ -316,10 +318,15 @@ struct CommandBook {
     }
 
     private mutating func dropIfIdle(_ client: ClientID, _ entry: ClientEntry) {
-        if entry.link == nil, entry.targets.isEmpty { clients[client] = nil }
+        if entry.link == nil, entry.arriving == nil, entry.targets.isEmpty { clients[client] = nil }
     }
 
     // MARK: Links
+
+    /// The link is accepted; its agent's report comes next.
+    mutating func linkUp(_ link: any ExecutionLink, now: UInt64) {
+        clientEntry(link.client, now).arriving = link
+    }
 
     /// The link's agent has reported; orders may go over it now.
     mutating func reconcile(
@@ -327,6 +334,7 @@ struct CommandBook {
     ) -> [ResumeDecision] {
         let entry = clientEntry(link.client, now)
         entry.link = link
+        entry.arriving = nil
         let targets = entry.targets
         var reported: [CommandID: Int] = [:]
         for (index, report) in reports.enumerated() { reported[report.command] = index }
@@ -394,13 +402,18 @@ struct CommandBook {
 
     /// The link is dead. Targets that may be with the agent stay as they are until it reports.
     mutating func linkLost(_ link: any ExecutionLink, now: UInt64) {
-        guard let entry = clients[link.client], entry.link === link else { return }
-        entry.link = nil
-        entry.awaySince = now
+        guard let entry = clients[link.client] else { return }
+        if entry.arriving === link { entry.arriving = nil }
+        if entry.link === link {
+            entry.link = nil
+            entry.awaySince = now
+        }
         dropIfIdle(link.client, entry)
     }
 
     func isReady(_ client: ClientID) -> Bool { clients[client]?.link != nil }
+
+    func isArriving(_ client: ClientID) -> Bool { clients[client]?.arriving != nil }
 
     /// The open target of this client and command; looked for only among the client's own targets, so that no agent can
     /// touch what another one runs.

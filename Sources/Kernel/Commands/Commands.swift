@@ -171,7 +171,9 @@ public final class Commands: Sendable {
             }
             let staged = request.concurrency != nil || !request.waves.isEmpty
             let queues = request.offline == .queue
-            let deferred = clients.map { staged || (queues && !state.book.isReady($0)) }
+            let deferred = clients.map {
+                staged || (!state.book.isReady($0) && (queues || state.book.isArriving($0)))
+            }
             let range = numbers.next(targets: clients.count, now: now)
             state.accepting.append(range.firstTarget)
             return .success((range, deferred))

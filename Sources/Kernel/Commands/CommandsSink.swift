@@ -21,6 +21,8 @@ extension Commands: ExecutionSink {
         await finished(over: link, record)
     }
 
+    public func linkUp(_ link: AgentLink) { up(link) }
+
     public func linkLost(_ link: AgentLink) { lost(link) }
 
     // MARK: With any link
@@ -132,6 +134,11 @@ extension Commands: ExecutionSink {
             state.book.apply(.exit(record), to: target, now, &effects)
         }
         return await perform(effects)
+    }
+
+    func up(_ link: any ExecutionLink) {
+        let now = now()
+        state.withLock { $0.book.linkUp(link, now: now) }
     }
 
     func lost(_ link: any ExecutionLink) {

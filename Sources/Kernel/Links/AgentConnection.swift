@@ -268,6 +268,7 @@ final class AgentConnection: WebSocketDelegate {
         issueTicket()
         write { $0.frame(.accepted, payload: accepted.payload) }
         beatLater(first: true)
+        endpoint.sink.linkUp(link)  // Before the registry shows the client as online.
         endpoint.authority.linkUp(link)
     }
 

@@ -119,6 +119,29 @@ import Testing
         #expect(answer.isFinished && answer.id == first.id)
     }
 
+    /// The registry shows a client as online from its accept on; its agent's report takes a moment longer.
+    @Test func aCommandForAClientThatIsJustArrivingWaitsForIt() async throws {
+        let core = try await CommandsFixture()
+        let link = FakeLink(core.clients[0])
+        core.commands.up(link)
+        let early = try await core.submit().id
+        #expect(try await core.states(early) == ["waiting"])
+        #expect(link.orders.isEmpty)
+        _ = await core.commands.reconcile(over: link, [])
+        #expect(link.orders == [early])
+        await core.finish(link, early)
+        #expect(try await core.states(early) == ["succeeded"])
+
+        let lost = FakeLink(core.clients[1])
+        core.commands.up(lost)
+        let other = try await core.submit(.clients([core.clients[1]])).id
+        core.commands.lost(lost)
+        await core.pass(61_000)
+        #expect(try await core.target(other, 1).end?.code == "client-offline")
+        let late = try await core.submit(.clients([core.clients[1]])).id
+        #expect(try await core.target(late, 1).end?.code == "client-offline")
+    }
+
     @Test func offlinePoliciesFailSkipAndQueue() async throws {
         let core = try await CommandsFixture()
         let failed = try await core.submit { $0.offline = .fail }
