@@ -10,6 +10,8 @@ final class S3Upload: Sendable {
         var running = 0
         var parts: [Int: Part] = [:]
         var failure: CloudError?
+        /// Memory of parts that are up, for those that come: pages are not asked of the system anew for each part.
+        var spares: [[UInt8]] = []
     }
 
     private let store: S3Store
@@ -82,7 +84,9 @@ final class S3Upload: Sendable {
                     next = nil
                 } else {
                     try store.budget.take(upload.partBytes, cancellation)
-                    var room: [UInt8] = []
+                    var room = progress.update { $0.spares.popLast() } ?? []
+                    room.removeAll(keepingCapacity: true)
+                    room.reserveCapacity(upload.partBytes)
                     do throws(CloudError) {
                         goesOn = try source.read(upload.partBytes, into: &room)
                     } catch {
@@ -114,7 +118,7 @@ final class S3Upload: Sendable {
     }
 
     /// Hands a part to the pool, when there is room for it. The part's memory goes back when it is up.
-    private func send(_ bytes: [UInt8], _ number: Int) throws(CloudError) {
+    private func send(_ part: [UInt8], _ number: Int) throws(CloudError) {
         var turn: Result<Void, CloudError>?
         while turn == nil {
             turn = progress.wait(milliseconds: 250) { progress in
@@ -129,11 +133,17 @@ final class S3Upload: Sendable {
             store.budget.give(upload.partBytes)
             throw failure
         }
+        let held = Monitor(part)
         let isTaken = store.parts.submit { [self] in
+            let bytes = held.update { (held) in
+                defer { held = [] }
+                return held
+            }
             let result = Self.caught { () throws(CloudError) in try put(bytes, number) }
             store.budget.give(upload.partBytes)
             progress.update { progress in
                 progress.running -= 1
+                progress.spares.append(bytes)
                 switch result {
                 case .success(let part): progress.parts[number] = part
                 case .failure(let error): if progress.failure == nil { progress.failure = error }
