@@ -78,3 +78,7 @@ public func releaseFreeMemory() { cm_release_memory() }
 /// One heap for all threads: a program with few threads and little to do needs no arena for each. Call it before any
 /// other thread starts.
 public func limitMemoryArenas() { cm_single_arena() }
+
+/// Keeps up to `bytes` of free memory for what comes next: otherwise each large block is asked of the kernel anew, page by
+/// page, which costs a file on its way more than its encryption. Call it before any other thread starts.
+public func keepFreeMemory(upTo bytes: Int32) { cm_keep_memory(bytes) }

@@ -118,6 +118,7 @@ enum RunCommand {
 
     private static func run(_ plan: Plan) -> Int32 {
         limitMemoryArenas()
+        keepFreeMemory(upTo: 1 << 20)
         signal(SIGPIPE, SIG_IGN)
         Signals.block([SIGTERM, SIGINT, SIGHUP])
         let start = UpgradeStart()

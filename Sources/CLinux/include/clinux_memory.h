@@ -6,5 +6,7 @@
 void cm_release_memory(void);
 /// All threads share one heap from now on.
 void cm_single_arena(void);
+/// Blocks from `bytes` on, and free memory at the end of the heap beyond that, go back to the kernel at once; less is kept.
+void cm_keep_memory(int bytes);
 
 #endif
