@@ -388,7 +388,30 @@ final class ByteStream: Source {
         outputGrew()
     }
 
+    /// From here on a frame does not wait for the end of the turn: to gather it with others would only copy it once more.
+    private static let largeFrame = 16 << 10
+
+    /// A large frame goes out at once where nothing is before it, by way of the loop's cork buffer. False: it must be queued.
+    private func sendLarge(_ header: WebSocketFrameHeader, _ payload: RawSpan, maskedWith key: UInt32?) -> Bool {
+        let count = header.count + payload.byteCount
+        guard payload.byteCount >= Self.largeFrame, count <= StreamLoop.corkCapacity, context.corkCount == 0, output.isEmpty,
+            state.isDisjoint(with: [.closed, .blocked, .connecting, .handshaking]), tls?.pending.isEmpty ?? true
+        else { return false }
+        let bytes = UnsafeMutableRawBufferPointer(start: context.corkBuffer, count: count)
+        for index in 0..<header.count { bytes[index] = header.bytes[index] }
+        let body = UnsafeMutableRawBufferPointer(rebasing: bytes[header.count...])
+        payload.withUnsafeBytes { body.copyMemory(from: $0) }
+        if let key { Masking.apply(key, phase: 0, to: body) }
+        let sent = write(UnsafeRawBufferPointer(bytes))
+        guard closeIfFailed(), sent < count else { return true }
+        output.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        outputGrew()
+        return true
+    }
+
     private func sendParts(_ header: WebSocketFrameHeader, _ payload: RawSpan) {
+        if isCorked { flushCork() }
+        if sendLarge(header, payload, maskedWith: nil) { return }
         let count = header.count
         if !isClosed, !isCorked { output.reserve(count + payload.byteCount) }
         send(header.bytes.span.bytes.extracting(0..<count))
@@ -399,6 +422,8 @@ final class ByteStream: Source {
     func send(header: WebSocketFrameHeader, payload: RawSpan, maskedWith key: UInt32) {
         guard state.isDisjoint(with: [.closed]) else { return }
         if isCorked { flushCork() }
+        if sendLarge(header, payload, maskedWith: key) { return }
+        guard !isClosed else { return }
         let count = header.count
         output.append(header.bytes.span.bytes.extracting(0..<count))
         output.append(payload)

@@ -10,7 +10,8 @@ final class StreamLoop {
     private static let strangersShare: UInt64 = 4_000_000
     /// One read of a stream at most; pages that no read has touched cost nothing.
     static let receiveCapacity = 512 << 10
-    static let corkCapacity = 64 << 10
+    /// Room for a frame of 64 KiB with its headers.
+    static let corkCapacity = 68 << 10
 
     unowned let loop: EventLoop
     let receiveBuffer = UnsafeMutableRawPointer.allocate(byteCount: receiveCapacity, alignment: 64)
