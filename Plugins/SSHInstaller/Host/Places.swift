@@ -24,9 +24,12 @@ enum Places {
     static let stagedProgram = program + ".staged"
     static let previousProgram = program + ".previous"
     static let releaseKey = "/etc/client-manager-agent/release-key.pem"
+    /// The same on its way in.
+    static let newReleaseKey = program + ".release-key"
 
     /// All of it.
     static let all = [
-        program, newProgram, replacedProgram, stagedProgram, previousProgram, unit, replacedUnit, marker, start, log, releaseKey, directory,
+        program, newProgram, replacedProgram, stagedProgram, previousProgram, unit, replacedUnit, marker, start, log, releaseKey, newReleaseKey,
+        directory,
     ]
 }

@@ -88,6 +88,11 @@ enum Scripts {
         cat >"$D/enroll-token.part" && mv "$D/enroll-token.part" "$D/enroll-token"
         """
 
+    /// Standard input becomes the key whose releases the new agent takes; `cm-agent install` looks at it and puts it into its place.
+    static let receiveReleaseKey = functions + """
+        cat >"$P.release-key"
+        """
+
     static let keepPrevious = functions + """
         if [ -e "$P" ]; then cp -p "$P" "$P.replaced" || exit 1; fi
         if [ -e "$U" ]; then cp -p "$U" "$U.replaced" || exit 1; fi
@@ -105,7 +110,14 @@ enum Scripts {
         let start = "exec setsid \(program) \"$@\" </dev/null >/dev/null 2>\(Shell.quoted(Places.log)) &"
         return functions + """
             # Whose releases it takes was fixed when it was installed first, and stays.
-            set --; if [ -s "$K" ]; then set -- --release-key "$K"; fi
+            set --
+            if [ -s "$K" ]; then
+                if [ -e "$P.release-key" ] && [ "$(sha256sum <"$K")" != "$(sha256sum <"$P.release-key")" ]; then
+                    echo "the agent there takes releases of another key, which was fixed when it was installed: uninstall it first" >&2
+                    exit 1
+                fi
+                set -- --release-key "$K"
+            elif [ -e "$P.release-key" ]; then set -- --release-key "$P.release-key"; fi
             "$P.new" install \(words) "$@" || exit 1
             has_systemd && exit 0
             umask 077
@@ -131,12 +143,12 @@ enum Scripts {
         stop_agent
         if [ -e "$U.replaced" ]; then mv "$U.replaced" "$U"; has_systemd && systemctl daemon-reload; fi
         if [ -e "$P.replaced" ]; then mv "$P.replaced" "$P" || exit 1; fi
-        rm -f "$P.new" "$D/enroll-token" "$D/enroll-token.part" \(Shell.quoted(Places.marker))
+        rm -f "$P.new" "$P.release-key" "$D/enroll-token" "$D/enroll-token.part" \(Shell.quoted(Places.marker))
         if has_systemd || [ -e "$P.start" ]; then start_agent; fi
         """
 
     static let finish = functions + """
-        rm -f "$P.new" "$P.replaced" "$U.replaced" \(Shell.quoted(Places.marker)) "$D/enroll-token" "$D/enroll-token.part"
+        rm -f "$P.new" "$P.release-key" "$P.replaced" "$U.replaced" \(Shell.quoted(Places.marker)) "$D/enroll-token" "$D/enroll-token.part"
         """
 
     /// Nothing of it stays. Says what is still there.
@@ -146,7 +158,7 @@ enum Scripts {
         end_holders
         # What the program itself knows to remove; one that does not work is given little time.
         if [ -x "$P" ] && command -v timeout >/dev/null 2>&1; then timeout 20 "$P" uninstall --purge >/dev/null 2>&1; fi
-        rm -f "$P" "$P.new" "$P.replaced" "$P.staged" "$P.previous" "$P.start" "$K" "$U" "$U.replaced" \(Shell.quoted(Places.marker)) \(Shell.quoted(Places.log))
+        rm -f "$P" "$P.new" "$P.release-key" "$P.replaced" "$P.staged" "$P.previous" "$P.start" "$K" "$U" "$U.replaced" \(Shell.quoted(Places.marker)) \(Shell.quoted(Places.log))
         rm -f /etc/systemd/system/multi-user.target.wants/cm-agent.service
         rm -rf "$D"; rmdir "${K%/*}" 2>/dev/null
         if has_systemd; then systemctl daemon-reload; systemctl reset-failed cm-agent.service 2>/dev/null; fi

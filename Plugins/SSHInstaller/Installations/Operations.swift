@@ -68,6 +68,7 @@ enum Operations {
                 "server": ["type": "string", "description": "Where the agent finds this core; without it what agents.url says."],
                 "labels": texts, "facts": texts,
                 "run_as": ["type": "string", "description": "The agent runs as this user, confined; without it as root."],
+                "release_key": ["type": "string", "description": "PEM of the public key whose releases the agents take; fixed with the first installation."],
                 "wait_s": number,
             ],
         ]),

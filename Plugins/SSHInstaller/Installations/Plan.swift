@@ -43,6 +43,8 @@ struct Plan: Sendable, Equatable {
     var facts: [(String, String)] = []
     /// The agent runs as this user, confined; `nil`: as root.
     var runAs: String?
+    /// PEM of the public key whose releases the agent takes, fixed with its first installation.
+    var releaseKey: String?
     var waitSeconds: Int
 
     static func == (a: Plan, b: Plan) -> Bool { a.json == b.json }
@@ -54,6 +56,7 @@ struct Plan: Sendable, Equatable {
         ]
         if let jump { object["jump"] = .object(jump.json) }
         if let runAs { object["run_as"] = .string(runAs) }
+        if let releaseKey { object["release_key"] = .string(releaseKey) }
         return object
     }
 
@@ -76,6 +79,7 @@ struct Plan: Sendable, Equatable {
         labels = Self.pairs(json["labels"])
         facts = Self.pairs(json["facts"])
         runAs = json["run_as"]?.string
+        releaseKey = json["release_key"]?.string
     }
 
     static func pairs(_ value: JSONValue?) -> [(String, String)] {

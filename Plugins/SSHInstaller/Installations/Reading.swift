@@ -4,7 +4,7 @@ import PluginKit
 /// Reads requests, strictly: a member that is not known is a mistake, and what is wrong is named.
 enum Reading {
     private static let members: Set<String> = [
-        "action", "hosts", "port", "user", "host_key", "credentials", "jump", "server", "labels", "facts", "run_as", "wait_s",
+        "action", "hosts", "port", "user", "host_key", "credentials", "jump", "server", "labels", "facts", "run_as", "release_key", "wait_s",
     ]
     private static let hostMembers: Set<String> = ["host", "port", "user", "host_key", "credentials", "labels", "facts"]
     private static let jumpMembers: Set<String> = ["host", "port", "user", "host_key", "credentials"]
@@ -39,6 +39,7 @@ enum Reading {
         let jump = try jump(body["jump"], &common)
         let wait = try number(body["wait_s"], "wait_s", 5...600) ?? settings.waitSeconds
         let runAs = try word(body["run_as"], "run_as", Self.isUser)
+        let releaseKey = try releaseKey(body["release_key"], action, runAs) ?? (action == .install && runAs == nil ? settings.releaseKey : nil)
         var plans: [(plan: Plan, secrets: Secrets)] = []
         var names: Set<String> = []
         for (index, item) in hosts.enumerated() {
@@ -55,6 +56,7 @@ enum Reading {
                 throw invalid("hosts[\(index)]: \"facts\" have more than 8,192 bytes together")
             }
             plan.runAs = runAs
+            plan.releaseKey = releaseKey
             plans.append((plan, secrets))
         }
         return plans
@@ -76,6 +78,25 @@ enum Reading {
     }
 
     // MARK: Parts
+
+    /// The public key whose releases the agent takes. The agent looks at it more closely; here it is seen that it is one, and public.
+    private static func releaseKey(_ value: JSONValue?, _ action: Action, _ runAs: String?) throws(PluginError) -> String? {
+        guard let text = try text(value, "release_key", 4_096) else { return nil }
+        let key = try releaseKey(text)
+        guard action == .install || action == .repair else { throw invalid("\"release_key\" is for install and repair: it is fixed with the agent's unit") }
+        guard runAs == nil else {
+            throw invalid("\"release_key\" and \"run_as\" exclude each other: an agent that runs as another user cannot replace root's program; upgrade it over SSH")
+        }
+        return key
+    }
+
+    static func releaseKey(_ text: String) throws(PluginError) -> String {
+        let lines = text.split(whereSeparator: \.isNewline)
+        guard lines.count >= 3, lines.first == "-----BEGIN PUBLIC KEY-----", lines.last == "-----END PUBLIC KEY-----",
+            Base64.decode(lines.dropFirst().dropLast().joined()) != nil
+        else { throw invalid("\"release_key\" is the PEM of a public key, as cmctl upgrades key writes it to NAME.pub") }
+        return lines.joined(separator: "\n") + "\n"
+    }
 
     private static func server(_ body: JSONObject, _ action: Action, _ normal: String?) throws(PluginError) -> String {
         let given = try text(body["server"], "server", 1_024)

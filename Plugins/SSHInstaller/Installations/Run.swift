@@ -227,6 +227,10 @@ final class Run {
         record.token = token.id
         changed(record)
         try host.must("install-failed", "placing the token", Scripts.receiveToken, input: once(Array((token.text + "\n").utf8)))
+        if let key = plan.releaseKey {
+            say("placing the key whose releases the agent takes")
+            try host.must("install-failed", "placing the release key", Scripts.receiveReleaseKey, input: once(Array(key.utf8)))
+        }
         var common = ["--server", plan.server, "--data-dir", Places.directory, "--pin", pin]
         for (key, value) in plan.facts { common += ["--fact", "\(key)=\(value)"] }
         let user = plan.runAs.map { ["--user", $0] } ?? []
