@@ -324,7 +324,7 @@ struct CommandBook {
     // MARK: Links
 
     /// The link is accepted; its agent's report comes next.
-    mutating func linkUp(_ link: any ExecutionLink, now: UInt64) {
+    mutating func linkAccepted(_ link: any ExecutionLink, now: UInt64) {
         clientEntry(link.client, now).arriving = link
     }
 

@@ -21,7 +21,7 @@ extension Commands: ExecutionSink {
         await finished(over: link, record)
     }
 
-    public func linkUp(_ link: AgentLink) { up(link) }
+    public func linkAccepted(_ link: AgentLink) { accepted(link) }
 
     public func linkLost(_ link: AgentLink) { lost(link) }
 
@@ -136,9 +136,9 @@ extension Commands: ExecutionSink {
         return await perform(effects)
     }
 
-    func up(_ link: any ExecutionLink) {
+    func accepted(_ link: any ExecutionLink) {
         let now = now()
-        state.withLock { $0.book.linkUp(link, now: now) }
+        state.withLock { $0.book.linkAccepted(link, now: now) }
     }
 
     func lost(_ link: any ExecutionLink) {

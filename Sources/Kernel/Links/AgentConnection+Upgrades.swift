@@ -1,5 +1,41 @@
 import AgentProtocol
 
+/// Pieces of a release that an agent has asked for, in order: they are answered in that order, one after the other.
+struct ReleaseRequests {
+    /// Each order that is repeated lets the agent ask once more for what it has not got.
+    static let bytes = 4 * Int(WireLimits.releaseWindowBytes)
+    static let count = bytes / Int(ReleaseFetchStateMachine.pieceBytes)
+
+    struct Request: Equatable {
+        let upgrade: UpgradeID
+        let offset: UInt64
+        let count: Int
+    }
+    private var waiting: [Request] = []
+    private var bytesOwed = 0
+    private var isReading = false
+
+    /// False: more than may be.
+    mutating func append(_ request: Request) -> Bool {
+        guard waiting.count < Self.count, bytesOwed + request.count <= Self.bytes else { return false }
+        waiting.append(request)
+        bytesOwed += request.count
+        return true
+    }
+
+    /// The next one to be read, if nothing is being read.
+    mutating func next() -> Request? {
+        guard !isReading, !waiting.isEmpty else { return nil }
+        isReading = true
+        return waiting.removeFirst()
+    }
+
+    mutating func answered(_ count: Int) {
+        isReading = false
+        bytesOwed -= count
+    }
+}
+
 /// Upgrades on one link: frames of the agent to the kernel, wishes of the kernel to frames.
 extension AgentConnection {
     func receiveUpgrade(_ link: AgentLink, _ header: FrameHeader, _ payload: borrowing RawSpan) throws(WireError) {
@@ -10,13 +46,17 @@ extension AgentConnection {
             return upgrades.reported(link, try UpgradeReport(reading: payload))
         }
         let (upgrade, count) = try UpgradeFrames.request(reading: payload)
-        // Each order that is repeated lets the agent ask once more for what it has not got.
-        guard releaseBytesOwed + count <= 4 * Int(WireLimits.releaseWindowBytes) else {
+        guard releaseRequests.append(ReleaseRequests.Request(upgrade: upgrade, offset: header.offset, count: count)) else {
             throw WireError(
-                .creditExceeded, "\(releaseBytesOwed + count) bytes of a release are asked for at once")
+                .creditExceeded,
+                "more than \(ReleaseRequests.bytes) bytes or \(ReleaseRequests.count) pieces of a release are asked for at once")
         }
-        releaseBytesOwed += count
-        upgrades.wanted(link, upgrade, from: header.offset, count: count)
+        readRelease(link, upgrades)
+    }
+
+    private func readRelease(_ link: AgentLink, _ upgrades: any UpgradeSink) {
+        guard let request = releaseRequests.next() else { return }
+        upgrades.wanted(link, request.upgrade, from: request.offset, count: request.count)
     }
 
     func upgrade(_ order: UpgradeOrder) {
@@ -30,12 +70,14 @@ extension AgentConnection {
     }
 
     func sendRelease(_ upgrade: UpgradeID, from offset: UInt64, _ bytes: [UInt8], for count: Int) {
+        if isActive { write { $0.releaseData(upgrade, from: offset, bytes) } }
         releaseUnavailable(count)
-        guard isActive else { return }
-        write { $0.releaseData(upgrade, from: offset, bytes) }
     }
 
-    func releaseUnavailable(_ count: Int) { releaseBytesOwed = max(0, releaseBytesOwed - count) }
+    func releaseUnavailable(_ count: Int) {
+        releaseRequests.answered(count)
+        if isActive, let link, let upgrades = endpoint.upgrades { readRelease(link, upgrades) }
+    }
 }
 
 extension AgentLink {

@@ -54,8 +54,7 @@ final class AgentConnection: WebSocketDelegate {
     var transfers: LinkTransfers?
     var hasReported = false
     var privateFiles: LinkPrivateFiles?
-    /// Bytes of a release that the agent has asked for and not yet been sent.
-    var releaseBytesOwed = 0
+    var releaseRequests = ReleaseRequests()
     /// SubjectPublicKeyInfo that the agent proved.
     private var agentKey: [UInt8] = []
     private var liveness: Liveness?
@@ -268,7 +267,7 @@ final class AgentConnection: WebSocketDelegate {
         issueTicket()
         write { $0.frame(.accepted, payload: accepted.payload) }
         beatLater(first: true)
-        endpoint.sink.linkUp(link)  // Before the registry shows the client as online.
+        endpoint.sink.linkAccepted(link)  // Before the registry shows the client as online.
         endpoint.authority.linkUp(link)
     }
 

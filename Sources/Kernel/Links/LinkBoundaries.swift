@@ -130,7 +130,7 @@ extension AgentAuthority {
 /// Where executions of an agent end up: implemented by `Commands`. Called on the link's loop.
 public protocol ExecutionSink: Sendable {
     /// Once, when the link is accepted and before the registry shows its client as online.
-    func linkUp(_ link: AgentLink)
+    func linkAccepted(_ link: AgentLink)
     /// Once after each accept, before any other message of the link. Orders that the agent does not report and that
     /// have no end yet are sent by the sink itself from inside this call, through `link.send`.
     func reconcile(_ link: AgentLink, _ reports: [ExecutionReport]) async -> [ResumeDecision]

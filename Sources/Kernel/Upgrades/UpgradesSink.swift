@@ -6,7 +6,8 @@ protocol UpgradeSink: Sendable {
     /// Once after each accept, for agents that can be upgraded.
     func ready(_ link: AgentLink)
     func reported(_ link: AgentLink, _ report: UpgradeReport)
-    /// The agent asks for a piece of the release's file. Answered with `link.sendRelease`, or not at all.
+    /// The agent asks for a piece of the release's file. Answered once, with `link.sendRelease` or `link.releaseUnavailable`; the
+    /// next piece is asked for afterwards, so that pieces go out in the order of the requests.
     func wanted(_ link: AgentLink, _ upgrade: UpgradeID, from offset: UInt64, count: Int)
 }
 

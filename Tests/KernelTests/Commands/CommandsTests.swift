@@ -123,7 +123,7 @@ import Testing
     @Test func aCommandForAClientThatIsJustArrivingWaitsForIt() async throws {
         let core = try await CommandsFixture()
         let link = FakeLink(core.clients[0])
-        core.commands.up(link)
+        core.commands.accepted(link)
         let early = try await core.submit().id
         #expect(try await core.states(early) == ["waiting"])
         #expect(link.orders.isEmpty)
@@ -133,7 +133,7 @@ import Testing
         #expect(try await core.states(early) == ["succeeded"])
 
         let lost = FakeLink(core.clients[1])
-        core.commands.up(lost)
+        core.commands.accepted(lost)
         let other = try await core.submit(.clients([core.clients[1]])).id
         core.commands.lost(lost)
         await core.pass(61_000)
