@@ -129,7 +129,6 @@ final class TestServices: AgentAuthority, ExecutionSink {
         log.update { $0.records.append(record) }
         return true
     }
-    func linkUp(_ link: AgentLink) {}
     func linkLost(_ link: AgentLink) { log.update { $0.lost += 1 } }
 }
 
