@@ -22,6 +22,8 @@ public protocol FileExecutor: AnyObject {
     func next(_ transfer: TransferID, limit: UInt64) -> FileChunk?
     /// Pull: the core has it for good up to here.
     func durable(_ transfer: TransferID, upTo offset: UInt64)
+    /// Between file and URL: it may go up to here.
+    func grant(_ transfer: TransferID, upTo offset: UInt64)
     func stop(_ transfer: TransferID, _ stop: TransferStop)
     /// The core has the end, or wants to know nothing of it: nothing is kept.
     func forget(_ transfer: TransferID)
@@ -50,6 +52,8 @@ public protocol FileObserver: AnyObject {
     func fileGranted(_ transfer: TransferID, upTo offset: UInt64)
     /// Push: on the disk for good up to here.
     func fileDurable(_ transfer: TransferID, upTo offset: UInt64)
+    /// Between file and URL: so much has moved.
+    func fileMoved(_ transfer: TransferID, to offset: UInt64)
     /// Pull: `next` has something.
     func fileReadable(_ transfer: TransferID)
     /// Done, or failed; kept until it is forgotten.

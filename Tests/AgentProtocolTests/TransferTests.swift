@@ -56,6 +56,58 @@ import Testing
         #expect(try FileAnswer(reading: failed.payload.span.bytes) == failed)
     }
 
+    @Test func betweenFileAndURLOnlyCreditAndProgressCross() throws {
+        var order = Self.order(.pull)
+        order.url = TransferURL(address: "https://s3.example:9000/b/k?X-Amz-Signature=1", size: 6, digest: SHA256.digest([1]))
+        #expect(try TransferOrder(reading: order.payload.span.bytes) == order)
+        #expect("\(order.url.map(String.init(describing:)) ?? "")" == "https://s3.example:9000/b/k")
+        var core = CoreTransfersStateMachine()
+        var agent = AgentTransfersStateMachine()
+        var number: UInt32 = 0
+        try Self.frames({ number = try core.open(order, to: &$0) }) { try Self.expect(agent.receive($0, $1), .start(order)) }
+        try Self.frames({ agent.ready(Self.id, at: 7, TransferReady(size: 20), to: &$0) }) {
+            try Self.expect(core.receive($0, $1), .ready(number, at: 7, TransferReady(size: 20)))
+        }
+        // Beyond the credit nothing is told.
+        try Self.frames({ agent.moved(Self.id, to: 8, to: &$0) }) { _, _ in Issue.record("nothing was granted") }
+        try Self.frames({ core.grant(number, upTo: 20, to: &$0) }) {
+            try Self.expect(agent.receive($0, $1), .granted(Self.id, upTo: 20))
+        }
+        // An upload that was cut begins again.
+        for offset in [12, 0, 20] as [UInt64] {
+            try Self.frames({ agent.moved(Self.id, to: offset, to: &$0) }) {
+                try Self.expect(core.receive($0, $1), .moved(number, to: offset))
+            }
+        }
+        let result = TransferResult(bytes: 20, entries: 1, digest: SHA256.digest([2]))
+        #expect(try TransferResult(reading: result.payload.span.bytes) == result)
+        try Self.frames({ agent.finished(Self.id, result, to: &$0) }) {
+            try Self.expect(core.receive($0, $1), .finished(number, result))
+        }
+        try Self.frames({ core.acknowledge(number, to: &$0) }) { try Self.expect(agent.receive($0, $1), .forget(Self.id)) }
+    }
+
+    @Test func anAgentThatMovesMoreThanItMayOrNotThisWayIsCutOff() throws {
+        for isDirect in [true, false] {
+            var order = Self.order(.push)
+            if isDirect { order.url = TransferURL(address: "https://a/") }
+            var core = CoreTransfersStateMachine()
+            var number: UInt32 = 0
+            try Self.frames({ number = try core.open(order, to: &$0) }) { _, _ in }
+            let ready = TransferReady().payload
+            _ = try core.receive(FrameHeader(.transferReady, channel: number, offset: 5), ready.span.bytes)
+            let error = #expect(throws: WireError.self) {
+                _ = try core.receive(
+                    FrameHeader(.transferMoved, channel: number, offset: 6), ready.span.bytes.extracting(0..<0))
+            }
+            #expect(error?.code == (isDirect ? .creditExceeded : .unexpected))
+        }
+        var tree = Self.order(.push)
+        tree.form = .tree
+        tree.url = TransferURL(address: "https://a/")
+        #expect(throws: WireError.self) { _ = try TransferOrder(reading: tree.payload.span.bytes) }
+    }
+
     @Test func anAnswerStaysWithinItsBoundAndSaysThatMoreFollows() throws {
         let long = String(repeating: "\u{2}", count: 255)
         let entries = (0..<1_000).map { _ in

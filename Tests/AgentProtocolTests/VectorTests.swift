@@ -133,6 +133,14 @@ import Testing
                 $0.transferData(number: 0x4000_0001, offset: 4_096, Array("hello".utf8).span.bytes)
             },
             "transfer-durable": frame { $0.frame(.transferDurable, channel: 0x4000_0001, offset: 16 << 20) },
+            "transfer-moved": frame { $0.frame(.transferMoved, channel: 0x4000_0001, offset: 3 << 20) },
+            "open of a transfer with a URL": frame { writer in
+                var core = CoreTransfersStateMachine()
+                var order = TransferOrder(
+                    transfer: Samples.command.sameBits(), direction: .push, path: "/a", size: 9)
+                order.url = TransferURL(address: "https://s3.example/b/k?s", size: 5, digest: SHA256.digest([]))
+                _ = try? core.open(order, to: &writer)
+            },
             "transfer-stop": frame { $0.frame(.transferStop, flags: TransferStop.cancel.rawValue, channel: 0x4000_0001) },
             "transcript of the core, SHA-256": SHA256.hash(transcript.signed(by: .core)),
             "transcript of the agent with a token, SHA-256": SHA256.hash(

@@ -28,6 +28,16 @@ import Testing
         #expect(request.withinMilliseconds == 60_000)
     }
 
+    @Test func theFarEndMayBeAURL() throws {
+        let hash = String(repeating: "0a", count: 32)
+        let request = try request(
+            """
+            {"direction": "push", "selector": "*", "path": "/x", "url": "https://s3.example/k?s", "size": 7, "sha256": "\(hash)"}
+            """)
+        #expect(request.url?.address == "https://s3.example/k?s" && request.url?.size == 7 && request.url?.digest?.hex == hash)
+        #expect(request.file == nil)
+    }
+
     @Test func whatIsLeftOutHasItsDefault() throws {
         let request = try request(#"{"direction": "pull", "selector": "role=web", "path": "/x", "name": "n"}"#)
         guard case .selector(let selector) = request.targets else { return #expect(Bool(false)) }
@@ -45,6 +55,12 @@ import Testing
         #"{"direction": "side", "path": "/x", "selector": "*"}"#, #"{"direction": "pull", "selector": "*"}"#,
         #"{"direction": "pull", "path": "/x", "selector": "*", "mode": 4096}"#,
         #"{"direction": "pull", "path": "/x", "selector": "*", "surprise": 1}"#,
+        // What the bytes of a store have to be is known.
+        #"{"direction": "pull", "path": "/x", "selector": "*", "size": 1}"#,
+        """
+        {"direction": "push", "path": "/x", "selector": "*", "url": "https://a/",
+         "sha256": "zz00000000000000000000000000000000000000000000000000000000000000"}
+        """,
     ])
     func whatIsWrongIsRefused(text: String) {
         #expect(throws: Problem.self) { _ = try request(text) }

@@ -89,6 +89,9 @@ enum TransferReading {
         .optional("clients", .array(.string(length: 26...26), count: 1...TransferRequest.maximumTargets)),
         .required("path", .string("On the client; absolute.", length: 1...4_096)),
         .optional("file", .string("Push: the file of the store.", length: 26...26)),
+        .optional("url", .string("In place of the store: a push comes from this https:// URL, a pull goes to it by PUT. It is a secret: its query is kept in memory only and shown nowhere.", length: 1...8_192)),
+        .optional("size", .integer("With url, push: what the server has to announce.", in: 0...Int64.max)),
+        .optional("sha256", .string("With url: the hash that the bytes have to have, in hex.", length: 64...64)),
         .optional("form", .choice(["file", "tree"], "Default: what the stored file is; a pull's is file.")),
         .optional("name", .string("Pull: what it is called in the store; default: the last part of the path.", length: 1...255)),
         .optional("mode", .integer("Push: permission bits; default: those of the file that it replaces, else 0644.", in: 0...4_095)),
@@ -108,7 +111,8 @@ enum TransferReading {
         .required("state", .choice(TransferState.allCases.map(\.rawValue))),
         .required("bytes", .integer("That have moved.")), .required("durable", .integer("Of those, what the far end has for good.")),
         .required("owner", .any()), .required("created_ms", .integer()), .required("deadline_ms", .integer()),
-        .optional("file", .string("In the store.")), .optional("size", .integer()), .optional("sha256", .string()),
+        .optional("file", .string("In the store.")),
+        .optional("url", .string("In place of the store, without its query.")), .optional("size", .integer()), .optional("sha256", .string()),
         .optional("mode", .integer()), .optional("modified_ns", .integer()), .optional("rate_limit", .integer()),
         .optional("started_ms", .integer()), .optional("finished_ms", .integer()),
         .optional("code", .string("Why it failed, for machines.")), .optional("reason", .string("The same for people.")),
@@ -150,6 +154,13 @@ enum TransferReading {
         if let text = json["file"]?.string {
             guard let id = FileID(text) else { throw .invalid("this is no file id", pointer: "/file") }
             request.file = id
+        }
+        if let address = json["url"]?.string {
+            request.url = try TransferURL(
+                address: address, size: json["size"]?.integer.map { UInt64($0) }, sha256: json["sha256"]?.string)
+        }
+        guard request.url != nil || json["sha256"] == nil && json["size"] == nil else {
+            throw .invalid("\"size\" and \"sha256\" belong to a \"url\"", pointer: "/url")
         }
         request.form = json["form"]?.string.flatMap { TransferForm(rawValue: $0) }
         request.name = json["name"]?.string

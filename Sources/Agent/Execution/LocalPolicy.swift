@@ -3,6 +3,7 @@ import Glibc
 import JSON
 import Program
 import System
+import Transport
 
 /// What the owner of this machine allows, in `A/policy.json`. The core cannot widen it; no file adds no refusal, and a
 /// file that cannot be understood refuses everything.
@@ -11,6 +12,7 @@ import System
 /// { "allow": [["/usr/bin/systemctl", "status", "*"], ["uptime"]], "deny": [["rm", "**"]],
 ///   "shell": false, "scripts": false, "terminals": false, "users": ["nobody"], "maximum_running": 4,
 ///   "files": true, "file_writes": false, "file_roots": ["/srv", "/var/log"],
+///   "direct_transfers": { "hosts": ["s3.example.com", "*.store.example:9000"], "ca_file": "/etc/ssl/store.pem" },
 ///   "private_files": { "directory": "/run/secrets-of-apps", "owners": ["app"], "hooks": [["reload", "app.service"]] },
 ///   "upgrades": true, "downgrades": false }
 /// ```
@@ -20,6 +22,8 @@ import System
 /// unless they are set to true. `terminals` set to false refuses all programs that somebody works with; a login shell is
 /// a shell. `users` names who commands may run as; `maximum_running` can only lower the bound. `files` set to false refuses
 /// all work on files, `file_writes` every change of them; `file_roots` are the only directories in which it is done.
+/// `direct_transfers` names the servers with which files may be exchanged past the core: a host, or `*.` and the end of one,
+/// with a port unless it is the usual one. Without it there is none. `plain_loopback` allows http:// on this machine.
 /// `private_files` set to false refuses them; `owners` are the users whom they may be for; a hook is refused unless it matches
 /// a rule of `hooks`.
 /// `upgrades` set to false refuses every upgrade of the agent; one to an older version is refused unless `downgrades` is true.
@@ -36,11 +40,19 @@ struct LocalPolicy: Sendable, Equatable {
     var files: Bool?
     var fileWrites: Bool?
     var fileRoots: [String]?
+    var directTransfers = DirectTransfers()
     var privateFiles = PrivateFiles()
     var upgrades: Bool?
     var downgrades: Bool?
     /// Why the file cannot be understood.
     var fault: String?
+
+    struct DirectTransfers: Sendable, Equatable {
+        var hosts: [String] = []
+        /// PEM of whom to believe; `nil`: the system's authorities.
+        var caFile: String?
+        var allowsPlainLoopback = false
+    }
 
     struct PrivateFiles: Sendable, Equatable {
         var isAllowed = true
@@ -95,12 +107,27 @@ struct LocalPolicy: Sendable, Equatable {
                 if fileRoots?.contains(where: { !FilePath.isPlain($0) }) ?? false {
                     fault = "file_roots has to be a list of absolute paths without '.' and '..'"
                 }
+            case "direct_transfers": readDirectTransfers(member.value)
             case "private_files": readPrivateFiles(member.value)
             default:
                 fault = """
                     unknown key '\(member.key)'; known: allow, deny, shell, scripts, terminals, users, maximum_running, files, \
-                    file_writes, file_roots, private_files, upgrades, downgrades
+                    file_writes, file_roots, direct_transfers, private_files, upgrades, downgrades
                     """
+            }
+        }
+    }
+
+    private mutating func readDirectTransfers(_ value: JSONValue) {
+        guard let object = value.object else { return fault = "direct_transfers has to be an object" }
+        for member in object {
+            switch member.key {
+            case "hosts": directTransfers.hosts = texts(member.value, "direct_transfers.hosts") ?? []
+            case "ca_file":
+                directTransfers.caFile = member.value.string
+                if member.value.string?.hasPrefix("/") != true { fault = "direct_transfers.ca_file has to be an absolute path" }
+            case "plain_loopback": directTransfers.allowsPlainLoopback = bool(member) ?? false
+            default: fault = "unknown key 'direct_transfers.\(member.key)'; known: hosts, ca_file, plain_loopback"
             }
         }
     }
@@ -183,6 +210,27 @@ struct LocalPolicy: Sendable, Equatable {
         if files == false { return "work on files is not allowed on this client" }
         if writes, fileWrites == false { return "changing files is not allowed on this client" }
         return nil
+    }
+
+    /// `nil`: files may be exchanged with that server. `path` is where this policy is, to be told.
+    func refusal(ofTransferWith server: ServerURL, _ path: String) -> String? {
+        if let fault { return "the policy file of this client cannot be used, so everything is refused: \(fault)" }
+        guard server.isSecure || directTransfers.allowsPlainLoopback && DirectAddress.isLoopback(server.host) else {
+            return """
+                plain http:// is not allowed on this client; on loopback "plain_loopback": true in "direct_transfers" of \(path) \
+                would allow it
+                """
+        }
+        let authority = server.authority.lowercased()
+        let isKnown = directTransfers.hosts.contains { host in
+            let host = host.lowercased()
+            return host.hasPrefix("*.") ? authority.hasSuffix(host.dropFirst()) : authority == host
+        }
+        guard !isKnown else { return nil }
+        return """
+            no direct transfer with \(authority) is allowed on this client; "\(authority)" among "hosts" of "direct_transfers" \
+            in \(path) would allow it
+            """
     }
 
     /// `nil`: this policy has nothing against the private file.

@@ -4,6 +4,7 @@ import Glibc
 import Program
 import Reactor
 import System
+import Transport
 
 /// The real file work of an agent. Confined to the agent's loop; each transfer has a line of work of its own on a small
 /// pool, and what that has to say comes back by mail.
@@ -24,6 +25,7 @@ public final class AgentFiles: FileExecutor {
     private let log: Log
     private let roots: FileRoots
     private let journals: String
+    private let proxy: ClientProxy?
     private let pool: BlockingPool
     private let marks: BlockingPool
     private let browsing: BlockingPool
@@ -38,6 +40,8 @@ public final class AgentFiles: FileExecutor {
         /// Set once it runs: what its line of work does with bytes.
         var incoming: (any Incoming)?
         var outgoing: (any Outgoing)?
+        /// Its far end is a URL.
+        var direct: DirectTransfer?
         var pieces: [FileChunk] = []
         var isReading = false
         var hasAll = false
@@ -54,8 +58,11 @@ public final class AgentFiles: FileExecutor {
     /// Lines outlive their transfers while something is still under way in them.
     private var lines: [TransferID: SerialWork] = [:]
 
-    /// - Parameter directory: the agent's data directory, which exists.
-    public init(directory: String, on loop: EventLoop, log: Log) throws(SystemError) {
+    /// - Parameters:
+    ///   - directory: the agent's data directory, which exists.
+    ///   - proxy: for transfers with a URL.
+    public init(directory: String, proxy: ClientProxy? = nil, on loop: EventLoop, log: Log) throws(SystemError) {
+        self.proxy = proxy
         self.loop = loop
         self.log = log
         roots = FileRoots(dataDirectory: directory)
@@ -105,6 +112,7 @@ public final class AgentFiles: FileExecutor {
         let transfer = Transfer(order, line(id))
         transfers[id] = transfer
         known.insert(id)
+        if let url = order.url { return startDirect(transfer, url) }
         let (roots, journals) = (roots, journals)
         let isTaken = transfer.work.submit { [me] in
             do throws(FileFailure) {
@@ -128,6 +136,22 @@ public final class AgentFiles: FileExecutor {
         }
         if !isTaken { finishSoon(id, FileFailure("agent-busy", "too much file work waits on this client")) }
     }
+
+    private func startDirect(_ transfer: Transfer, _ url: TransferURL) {
+        let id = transfer.order.transfer
+        let place = DirectPlace(transfer.order, url, roots, journals, transfer.work)
+        let direct = DirectTransfer(
+            place, proxy: proxy, on: loop,
+            DirectTransfer.News(
+                ready: { [weak self] in self?.observer?.fileReady(id, at: $0, $1) },
+                moved: { [weak self] in self?.observer?.fileMoved(id, to: $0) },
+                finished: { [weak self] in self?.finished(id, $0) },
+                failed: { [weak self] in self?.fail(id, $0) }))
+        transfer.direct = direct
+        direct.start()
+    }
+
+    public func grant(_ id: TransferID, upTo offset: UInt64) { transfers[id]?.direct?.grant(upTo: offset) }
 
     private func finishSoon(_ id: TransferID, _ failure: FileFailure) {
         let me = me
@@ -288,12 +312,14 @@ public final class AgentFiles: FileExecutor {
 
     private func pause(_ id: TransferID) {
         guard let transfer = transfers.removeValue(forKey: id) else { return }
+        transfer.direct?.stop(kept: !transfer.isOver)
         guard let incoming = transfer.incoming, !transfer.isOver else { return }
         transfer.work.submit { incoming.pause() }
     }
 
     public func forget(_ id: TransferID) {
         let work = line(id)
+        transfers[id]?.direct?.stop(kept: false)
         transfers[id] = nil
         known.remove(id)
         lines[id] = nil

@@ -77,9 +77,10 @@ final class IncomingFile: Incoming {
 
     // MARK: Begin
 
-    /// Goes on with what `journal` has, or begins.
+    /// Goes on with what `kept` has, or begins.
+    /// - Parameter source: remembered with it: from which version of something outside the bytes come.
     static func begin(
-        _ order: TransferOrder, _ roots: FileRoots, _ journals: String, kept: TransferJournal?
+        _ order: TransferOrder, _ roots: FileRoots, _ journals: String, kept: TransferJournal?, source: String = ""
     ) throws(FileFailure) -> IncomingStart {
         if let kept, kept.mark.phase == .ended, let result = kept.mark.result { return .over(result) }
         return try roots.about(order.path) {
@@ -89,12 +90,13 @@ final class IncomingFile: Incoming {
             }
             let place = try roots.place(order.path, writes: true, makesParents: order.makesParents)
             guard let directory = try place.directory.path() else { throw SystemError("open", order.path, code: ENOENT) }
-            return try begin(order, roots, journals, place, in: directory)
+            return try begin(order, roots, journals, place, in: directory, source)
         }
     }
 
     private static func begin(
-        _ order: TransferOrder, _ roots: FileRoots, _ journals: String, _ place: consuming FileRoots.Place, in directory: String
+        _ order: TransferOrder, _ roots: FileRoots, _ journals: String, _ place: consuming FileRoots.Place, in directory: String,
+        _ source: String
     ) throws(SystemError) -> IncomingStart {
         let old = try place.directory.status(place.name)
         switch old?.kind {
@@ -108,7 +110,7 @@ final class IncomingFile: Incoming {
         guard free > reserveBytes, free - reserveBytes >= order.size else { throw SystemError("write", order.path, code: ENOSPC) }
         let temporary = temporaryName(order.transfer)
         let journal = try TransferJournal.create(
-            journals, TransferJournal.Head(order: order, directory: directory, temporary: temporary))
+            journals, TransferJournal.Head(order: order, directory: directory, temporary: temporary, source: source))
         do throws(SystemError) {
             let file = try place.directory.open(temporary, O_RDWR | O_CREAT | O_EXCL)
             killPoint("transfer.create.after")
@@ -192,11 +194,20 @@ final class IncomingFile: Incoming {
     }
 
     func finish(length: UInt64, _ digest: SHA256.Digest) throws(FileFailure) -> TransferResult {
+        try finish(length: length, expecting: digest, tells: false)
+    }
+
+    /// - Parameters:
+    ///   - digest: `nil`: nobody has said which hash it has to have.
+    ///   - tells: the result says the hash.
+    func finish(
+        length: UInt64, expecting digest: SHA256.Digest?, tells: Bool
+    ) throws(FileFailure) -> TransferResult {
         let (hash, offset) = position.withLock { ($0.hash, $0.offset) }
         guard length == order.size, offset == order.size else {
             throw FileFailure("transfer-cut", "\(offset) of \(order.size) bytes have come")
         }
-        guard hash.digest == digest else {
+        if let digest, hash.digest != digest {
             throw FileFailure("digest-mismatch", "the bytes that came have the hash \(hash.digest.hex), not \(digest.hex)")
         }
         do throws(SystemError) {
@@ -205,7 +216,7 @@ final class IncomingFile: Incoming {
             if let modified = order.modified { try file.setModified(nanoseconds: modified) }
             killPoint("transfer.seal.before")
             try file.sync(subject: order.path)
-            let result = TransferResult(bytes: offset, entries: 1)
+            let result = TransferResult(bytes: offset, entries: 1, digest: tells ? hash.digest : nil)
             try journal.write(TransferJournal.Mark(phase: .sealed, offset: offset, hash: hash.exported, result: result))
             return try install(result)
         } catch { throw roots.failure(error, order.path) }

@@ -168,7 +168,8 @@ enum RunCommand {
                 directory: plan.dataDirectory, on: loop, options: plan.executor, log: log)
             let terminals = try HolderTerminals(
                 directory: plan.dataDirectory, on: loop, options: plan.executor, log: log)
-            let files = try AgentFiles(directory: plan.dataDirectory, on: loop, log: log)
+            let files = try AgentFiles(
+                directory: plan.dataDirectory, proxy: plan.session.connection.proxy, on: loop, log: log)
             let collector = plan.facts
             let pool = BlockingPool(name: "agent-facts", threads: 1, queue: 4)
             start.adoptChildren(on: loop)

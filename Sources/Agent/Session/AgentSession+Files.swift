@@ -38,10 +38,15 @@ extension AgentSession: FileObserver {
         }
         switch try transfers.receive(header, payload) {
         case .none: break
-        case .start(let order): fileExecutor.start(order)
+        case .start(let order):
+            guard order.url == nil || features.contains(Feature.fileURL) else {
+                throw WireError(.unexpected, "transfers with a URL are not among the features of this link")
+            }
+            fileExecutor.start(order)
         case .data(let id, let offset): fileExecutor.write(id, at: offset, payload)
         case .end(let id, let length, let digest): fileExecutor.end(id, length: length, digest)
         case .room(let id): willSend(id)
+        case .granted(let id, let offset): fileExecutor.grant(id, upTo: offset)
         case .durable(let id, let offset): fileExecutor.durable(id, upTo: offset)
         case .stop(let id, let stop): fileExecutor.stop(id, stop)
         case .forget(let id): fileExecutor.forget(id)
@@ -85,6 +90,11 @@ extension AgentSession: FileObserver {
         guard phase == .online else { return }
         killPoint("transfer.durable.send.before")
         write { transfers.durable(transfer, upTo: offset, to: &$0) }
+    }
+
+    public func fileMoved(_ transfer: TransferID, to offset: UInt64) {
+        guard phase == .online else { return }
+        write { transfers.moved(transfer, to: offset, to: &$0) }
     }
 
     public func fileReadable(_ transfer: TransferID) { willSend(transfer) }

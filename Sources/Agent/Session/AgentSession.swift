@@ -268,7 +268,7 @@ public final class AgentSession {
             }
         }
         if terminalExecutor == nil { presented.features.removeAll { $0 == Feature.terminal } }
-        if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file } }
+        if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file || $0 == Feature.fileURL } }
         if privateFiles == nil { presented.features.removeAll { $0 == Feature.privateFile } }
         if upgradeExecutor == nil { presented.features.removeAll { $0 == Feature.upgrade } }
         handshake = AgentHandshakeStateMachine(

@@ -34,6 +34,12 @@ public final class SimulatedFiles: FileExecutor {
 
     public func start(_ order: TransferOrder) {
         let id = order.transfer
+        if order.url != nil {
+            return soon {
+                $0.observer?.fileFinished(
+                    id, TransferResult(failure: FileFailure("url-not-allowed", "a simulated machine reaches no other server")))
+            }
+        }
         guard order.direction == .push || size(of: order.path) != nil else {
             return soon {
                 $0.observer?.fileFinished(id, TransferResult(failure: FileFailure("path-not-found", "\(order.path) is not simulated")))
@@ -104,6 +110,7 @@ public final class SimulatedFiles: FileExecutor {
         return FileChunk(bytes: piece, digest: transfer.offset + count == size ? transfers[id]?.hash.digest : nil)
     }
 
+    public func grant(_ id: TransferID, upTo offset: UInt64) {}
     public func durable(_ id: TransferID, upTo offset: UInt64) {}
     public func stop(_ id: TransferID, _ stop: TransferStop) { if stop == .cancel { transfers[id] = nil } }
     public func forget(_ id: TransferID) { transfers[id] = nil }

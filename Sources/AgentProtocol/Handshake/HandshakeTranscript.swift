@@ -68,7 +68,9 @@ public enum Feature {
     public static let secretEnvironment = "secret-environment"
     /// The agent replaces its own program when it is told to.
     public static let upgrade = "upgrade"
-    public static let all = [execution, beatMeasures, terminal, file, privateFile, secretEnvironment, upgrade]
+    /// Transfers whose far end is an HTTPS URL: an order with `url`. Only together with `file`.
+    public static let fileURL = "file-url"
+    public static let all = [execution, beatMeasures, terminal, file, privateFile, secretEnvironment, upgrade, fileURL]
 }
 
 /// How a connection is tied to the handshake on it, as its owner found it.

@@ -13,6 +13,8 @@ public struct AgentTransfersStateMachine: Sendable {
         case end(TransferID, length: UInt64, SHA256.Digest)
         /// Pull: more may be sent.
         case room(TransferID)
+        /// Between file and URL: it may go up to here.
+        case granted(TransferID, upTo: UInt64)
         /// Pull: the core has it for good up to here.
         case durable(TransferID, upTo: UInt64)
         case stop(TransferID, TransferStop)
@@ -25,6 +27,7 @@ public struct AgentTransfersStateMachine: Sendable {
         case opening
         case receiving(TransferReceiving)
         case sending(TransferSending)
+        case direct(TransferDirect)
         case ended
     }
 
@@ -32,6 +35,7 @@ public struct AgentTransfersStateMachine: Sendable {
         let number: UInt32
         let id: TransferID
         let direction: TransferDirection
+        let isDirect: Bool
         var flow = Flow.opening
     }
 
@@ -96,7 +100,7 @@ public struct AgentTransfersStateMachine: Sendable {
             throw WireError(.tooManyChannels, "more than \(WireLimits.transfers) transfers")
         }
         lastNumber = header.channel
-        transfers.append(Transfer(number: header.channel, id: order.transfer, direction: order.direction))
+        transfers.append(Transfer(number: header.channel, id: order.transfer, direction: order.direction, isDirect: order.url != nil))
         return .start(order)
     }
 
@@ -119,6 +123,10 @@ public struct AgentTransfersStateMachine: Sendable {
             flow.granted(upTo: header.offset)
             transfers[index].flow = .sending(flow)
             return .room(id)
+        case (.transferCredit, .direct(var flow)):
+            guard flow.grant(upTo: header.offset) else { return .none }
+            transfers[index].flow = .direct(flow)
+            return .granted(id, upTo: header.offset)
         case (.transferDurable, .sending(var flow)):
             try flow.arrived(upTo: header.offset)
             transfers[index].flow = .sending(flow)
@@ -135,7 +143,9 @@ public struct AgentTransfersStateMachine: Sendable {
         guard let index = index(id), transfers[index].flow == .opening else { return }
         let isPush = transfers[index].direction == .push
         transfers[index].flow =
-            isPush ? .receiving(TransferReceiving(from: offset)) : .sending(TransferSending(from: offset))
+            transfers[index].isDirect
+            ? .direct(TransferDirect(from: offset))
+            : isPush ? .receiving(TransferReceiving(from: offset)) : .sending(TransferSending(from: offset))
         writer.frame(.transferReady, channel: transfers[index].number, offset: offset, payload: ready.payload)
     }
 
@@ -149,6 +159,13 @@ public struct AgentTransfersStateMachine: Sendable {
         guard let index = index(id), case .receiving(var flow) = transfers[index].flow, flow.keep(upTo: offset) else { return }
         transfers[index].flow = .receiving(flow)
         writer.frame(.transferDurable, channel: transfers[index].number, offset: offset)
+    }
+
+    /// Between file and URL: so much has moved.
+    public mutating func moved(_ id: TransferID, to offset: UInt64, to writer: inout FrameWriter) {
+        guard let index = index(id), case .direct(var flow) = transfers[index].flow, flow.move(to: offset) else { return }
+        transfers[index].flow = .direct(flow)
+        writer.frame(.transferMoved, channel: transfers[index].number, offset: offset)
     }
 
     /// Pull: bytes that may be sent now, and from where; `nil` when it does not send.

@@ -9,6 +9,8 @@ public struct CoreTransfersStateMachine: Sendable {
         case ready(UInt32, at: UInt64, TransferReady)
         /// Push: more may be sent.
         case room(UInt32)
+        /// Between file and URL: so much has moved.
+        case moved(UInt32, to: UInt64)
         /// Push: the agent has it for good up to here.
         case durable(UInt32, upTo: UInt64)
         /// Pull: the frame's payload belongs at this offset.
@@ -29,6 +31,7 @@ public struct CoreTransfersStateMachine: Sendable {
         case opening(from: UInt64)
         case sending(TransferSending)
         case receiving(TransferReceiving)
+        case direct(TransferDirect)
         case ended
     }
 
@@ -36,6 +39,7 @@ public struct CoreTransfersStateMachine: Sendable {
         let number: UInt32
         let id: TransferID
         let direction: TransferDirection
+        let isDirect: Bool
         var flow: Flow
     }
 
@@ -61,6 +65,10 @@ public struct CoreTransfersStateMachine: Sendable {
         switch (header.kind, transfers[index].flow) {
         case (.transferReady, .opening(let from)):
             let isPush = transfers[index].direction == .push
+            if transfers[index].isDirect {
+                transfers[index].flow = .direct(TransferDirect(from: header.offset))
+                return .ready(number, at: header.offset, try TransferReady(reading: payload))
+            }
             guard isPush || header.offset == from || header.offset == 0 else {
                 throw WireError(.wrongOffset, "a transfer goes on at \(header.offset); the core has \(from)")
             }
@@ -75,6 +83,10 @@ public struct CoreTransfersStateMachine: Sendable {
             try flow.arrived(upTo: header.offset)
             transfers[index].flow = .sending(flow)
             return .durable(number, upTo: header.offset)
+        case (.transferMoved, .direct(var flow)):
+            try flow.told(header.offset)
+            transfers[index].flow = .direct(flow)
+            return .moved(number, to: header.offset)
         case (.transferData, .receiving(var flow)):
             try flow.receive(header, payload.byteCount)
             transfers[index].flow = .receiving(flow)
@@ -99,7 +111,9 @@ public struct CoreTransfersStateMachine: Sendable {
         lastNumber += 1
         writer.frame(.open, flags: ChannelKind.transfer.rawValue, channel: lastNumber, payload: order.payload)
         transfers.append(
-            Transfer(number: lastNumber, id: order.transfer, direction: order.direction, flow: .opening(from: order.from)))
+            Transfer(
+                number: lastNumber, id: order.transfer, direction: order.direction, isDirect: order.url != nil,
+                flow: .opening(from: order.from)))
         return lastNumber
     }
 
@@ -124,9 +138,15 @@ public struct CoreTransfersStateMachine: Sendable {
         transfers[index].flow = .sending(flow)
     }
 
-    /// Pull: how far the agent may go.
+    /// Pull, and between file and URL: how far the agent may go.
     public mutating func grant(_ number: UInt32, upTo offset: UInt64, to writer: inout FrameWriter) {
-        guard let index = index(number), case .receiving(var flow) = transfers[index].flow, flow.grant(upTo: offset) else { return }
+        guard let index = index(number) else { return }
+        if case .direct(var flow) = transfers[index].flow {
+            guard flow.grant(upTo: offset) else { return }
+            transfers[index].flow = .direct(flow)
+            return writer.frame(.transferCredit, channel: number, offset: offset)
+        }
+        guard case .receiving(var flow) = transfers[index].flow, flow.grant(upTo: offset) else { return }
         transfers[index].flow = .receiving(flow)
         writer.frame(.transferCredit, channel: number, offset: offset)
     }

@@ -77,6 +77,39 @@ public struct TransferReceiving: Sendable, Equatable {
     }
 }
 
+/// The account of bytes that move between a file of the client and a URL: neither side sends them over the link, but the core
+/// says how far they may go.
+public struct TransferDirect: Sendable, Equatable {
+    public private(set) var moved: UInt64
+    public private(set) var granted: UInt64
+
+    public init(from offset: UInt64) {
+        moved = offset
+        granted = offset
+    }
+
+    /// False: it had been granted already.
+    mutating func grant(upTo offset: UInt64) -> Bool {
+        guard offset > granted else { return false }
+        granted = offset
+        return true
+    }
+
+    /// An upload that was cut begins again, so this may become less. False: nothing new.
+    mutating func move(to offset: UInt64) -> Bool {
+        guard offset != moved, offset <= granted else { return false }
+        moved = offset
+        return true
+    }
+
+    mutating func told(_ offset: UInt64) throws(WireError) {
+        guard offset <= granted else {
+            throw WireError(.creditExceeded, "\(offset) bytes have moved; \(granted) were granted")
+        }
+        moved = offset
+    }
+}
+
 /// How a transfer is stopped before its end: the flags of a `transfer-stop` frame.
 public enum TransferStop: UInt8, Sendable {
     /// What has come is kept, to go on from.

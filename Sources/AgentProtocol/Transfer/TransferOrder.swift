@@ -1,3 +1,4 @@
+import Crypto
 import JSON
 
 /// Which way a transfer goes, as the core sees it.
@@ -43,11 +44,14 @@ public struct TransferOrder: Sendable, Equatable {
     /// Push: missing directories above the path are made.
     public var makesParents: Bool
     public var links: LinkPolicy
+    /// Where the bytes come from (push) or go to (pull) instead of the core; needs the feature `file-url`. The size is then
+    /// the most that may move, for both directions.
+    public var url: TransferURL?
 
     public init(
         transfer: TransferID, direction: TransferDirection, form: TransferForm = .file, path: String, size: UInt64,
         from: UInt64 = 0, mode: UInt16? = nil, modified: Int64? = nil, replaces: Bool = true, makesParents: Bool = false,
-        links: LinkPolicy = .keep
+        links: LinkPolicy = .keep, url: TransferURL? = nil
     ) {
         self.transfer = transfer
         self.direction = direction
@@ -60,6 +64,7 @@ public struct TransferOrder: Sendable, Equatable {
         self.replaces = replaces
         self.makesParents = makesParents
         self.links = links
+        self.url = url
     }
 
     public var payload: [UInt8] {
@@ -76,6 +81,7 @@ public struct TransferOrder: Sendable, Equatable {
             $0.field("replaces", replaces)
             $0.field("makes_parents", makesParents)
             $0.field("links", links.rawValue)
+            url?.field(in: &$0)
         }
         return writer.finish()
     }
@@ -113,6 +119,8 @@ public struct TransferOrder: Sendable, Equatable {
                         throw reader.fail("links are kept or skipped")
                     }
                     order.links = links
+                } else if key.is("url") {
+                    order.url = try TransferURL(reading: &reader)
                 }
             }
             guard let transfer, let direction, let form else { throw reader.fail("a transfer has an id, a direction and a form") }
@@ -120,6 +128,7 @@ public struct TransferOrder: Sendable, Equatable {
             order.direction = direction
             order.form = form
             order.path = path
+            guard order.url == nil || form == .file else { throw reader.fail("only a single file moves between client and URL") }
             return order
         }
     }
@@ -174,12 +183,15 @@ public struct TransferResult: Sendable, Equatable {
     /// A tree's entries that were made, and those left out by policy.
     public var entries: UInt64
     public var skipped: UInt64
+    /// Of what moved between file and URL; the core has not seen it.
+    public var digest: SHA256.Digest?
 
-    public init(failure: FileFailure? = nil, bytes: UInt64 = 0, entries: UInt64 = 0, skipped: UInt64 = 0) {
+    public init(failure: FileFailure? = nil, bytes: UInt64 = 0, entries: UInt64 = 0, skipped: UInt64 = 0, digest: SHA256.Digest? = nil) {
         self.failure = failure
         self.bytes = bytes
         self.entries = entries
         self.skipped = skipped
+        self.digest = digest
     }
 
     public var payload: [UInt8] {
@@ -190,6 +202,7 @@ public struct TransferResult: Sendable, Equatable {
             $0.field("bytes", bytes)
             $0.field("entries", entries)
             $0.field("skipped", skipped)
+            $0.field("sha256", ifPresent: digest?.hex)
         }
         return writer.finish()
     }
@@ -210,6 +223,8 @@ public struct TransferResult: Sendable, Equatable {
                     result.entries = UInt64(try reader.integer(in: 0...Int(Int64.max)))
                 } else if key.is("skipped") {
                     result.skipped = UInt64(try reader.integer(in: 0...Int(Int64.max)))
+                } else if key.is("sha256") {
+                    result.digest = try SHA256.Digest(reading: &reader)
                 }
             }
             result.failure = code.map { FileFailure($0, message) }

@@ -70,6 +70,8 @@ public enum FrameKind: UInt8, Sendable, CaseIterable {
     case transferStop = 0x59
     case fileRequest = 0x5A
     case fileAnswer = 0x5B
+    /// Needs the feature `file-url`: how much has moved between the client's file and the URL.
+    case transferMoved = 0x5C
 }
 
 /// What runs on a channel: the flags of an `open` frame.
@@ -157,6 +159,8 @@ public enum WireLimits {
     public static let transferDataBytes = 64 * 1_024
     /// Of a path, or a name in one.
     public static let pathBytes = 4_096
+    /// Of the URL at the far end of a transfer: presigned ones carry tokens of a kilobyte or two.
+    public static let urlBytes = 8_192
     /// Of a `file-answer` payload.
     public static let fileAnswerBytes = 64 * 1_024
 
@@ -192,7 +196,7 @@ public enum WireLimits {
         case .transferData: transferDataBytes
         case .transferEnd: 32
         case .fileAnswer: fileAnswerBytes
-        case .transferCredit, .transferDurable, .transferAcknowledged, .transferStop: 0
+        case .transferCredit, .transferDurable, .transferAcknowledged, .transferStop, .transferMoved: 0
         }
     }
 }

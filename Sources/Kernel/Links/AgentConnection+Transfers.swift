@@ -39,9 +39,12 @@ final class TransferFlow {
     var isReading = false
     var isReady = false
 
-    // Pull
+    /// The bytes move between the client's file and a URL; here only credit goes out.
+    var isDirect = false
+
+    // Pull; `written` and `granted` of a direct one too.
     var writer: FileWriter?
-    var isPull: Bool { reader == nil }
+    var isPull: Bool { reader == nil && !isDirect }
     var arrived: [UInt8] = []
     var written: UInt64 = 0
     var granted: UInt64 = 0
@@ -71,7 +74,8 @@ extension AgentConnection {
 
     static func isAboutFiles(_ kind: FrameKind) -> Bool {
         switch kind {
-        case .transferReady, .transferData, .transferCredit, .transferDurable, .transferEnd, .transferResult, .fileAnswer: true
+        case .transferReady, .transferData, .transferCredit, .transferDurable, .transferEnd, .transferResult, .fileAnswer,
+            .transferMoved: true
         default: false
         }
     }
@@ -112,6 +116,11 @@ extension AgentConnection {
         case .durable(let number, let offset):
             guard let flow = transfers.flows[number] else { return }
             service?.moved(flow.live, to: sent(flow, transfers), durable: offset)
+        case .moved(let number, let offset):
+            guard let flow = transfers.flows[number] else { return }
+            flow.written = offset
+            service?.moved(flow.live, to: offset, durable: nil)
+            grant(flow, transfers)
         case .data(let number, _):
             guard let flow = transfers.flows[number] else { return }
             // Invariant: the array copies before the closure ends.
@@ -156,6 +165,13 @@ extension AgentConnection {
         if isRecorded { acknowledgeTransfer(number) }
     }
 
+    /// Nothing of it is to stay on the client; it has no channel here.
+    func forgetTransfer(_ id: TransferID) {
+        guard isActive, link?.hasFiles == true else { return }
+        let transfers = madeTransfers()
+        write { transfers.machine.forget(id, to: &$0) }
+    }
+
     func acknowledgeTransfer(_ number: UInt32) {
         guard isActive, let transfers else { return }
         killPoint("transfer.acknowledge.before")
@@ -182,6 +198,7 @@ extension AgentConnection {
         switch source {
         case .push(let reader): flow.reader = reader
         case .pull(let writer): flow.writer = writer
+        case .url: flow.isDirect = true
         }
         transfers.flows[number] = flow
     }
@@ -264,7 +281,13 @@ extension AgentConnection {
 
     private func begin(_ flow: TransferFlow, _ transfers: LinkTransfers, at offset: UInt64, _ ready: TransferReady) {
         flow.isReady = true
-        service?.moved(flow.live, to: offset, durable: offset)
+        service?.moved(flow.live, to: offset, durable: flow.isDirect ? nil : offset)
+        if flow.isDirect {
+            service?.announced(flow.live, flow.attempt, size: ready.size)
+            flow.written = offset
+            flow.granted = offset
+            return grant(flow, transfers)
+        }
         guard flow.isPull else {
             flow.readAt = offset
             if !transfers.turn.contains(flow.number) { transfers.turn.append(flow.number) }
@@ -388,12 +411,12 @@ extension AgentConnection {
 
     private func grantAll() {
         guard let transfers else { return }
-        for flow in transfers.flows.values where flow.isPull && flow.writer != nil { grant(flow, transfers) }
+        for flow in transfers.flows.values where flow.isReady && (flow.isDirect || flow.isPull && flow.writer != nil) { grant(flow, transfers) }
     }
 
     /// As far as the store keeps up and the limits of speed allow.
     private func grant(_ flow: TransferFlow, _ transfers: LinkTransfers) {
-        guard isActive, flow.writer != nil, !flow.isOver, let service else { return }
+        guard isActive, flow.isDirect || flow.writer != nil, !flow.isOver, let service else { return }
         var limit = flow.granted
         let step = UInt64(TransferFlow.grantBytes)
         while limit + step <= flow.written + TransferFlow.leadBytes {

@@ -256,6 +256,7 @@ final class AgentConnection: WebSocketDelegate {
         let link = AgentLink(
             client: client.client, epoch: client.epoch, address: address,
             hasTerminals: proved.features.contains(Feature.terminal), hasFiles: proved.features.contains(Feature.file),
+            hasURLTransfers: proved.features.contains(Feature.fileURL),
             hasPrivateFiles: proved.features.contains(Feature.privateFile),
             hasSecretEnvironment: proved.features.contains(Feature.secretEnvironment),
             hasUpgrades: proved.features.contains(Feature.upgrade), connection: Confined(self, on: home.loop))

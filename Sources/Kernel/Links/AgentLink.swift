@@ -12,6 +12,8 @@ public final class AgentLink: Sendable {
     let hasTerminals: Bool
     /// The agent moves files, and the core has somewhere to put them.
     let hasFiles: Bool
+    /// The agent moves them between its machine and a URL.
+    let hasURLTransfers: Bool
     /// The agent keeps private files.
     let hasPrivateFiles: Bool
     /// The agent takes orders with secret variables.
@@ -24,11 +26,13 @@ public final class AgentLink: Sendable {
 
     init(
         client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false, hasFiles: Bool = false,
-        hasPrivateFiles: Bool = false, hasSecretEnvironment: Bool = false, hasUpgrades: Bool = false,
+        hasURLTransfers: Bool = false, hasPrivateFiles: Bool = false, hasSecretEnvironment: Bool = false,
+        hasUpgrades: Bool = false,
         connection: Confined<AgentConnection>? = nil
     ) {
         self.hasTerminals = hasTerminals
         self.hasFiles = hasFiles
+        self.hasURLTransfers = hasFiles && hasURLTransfers
         self.hasPrivateFiles = hasPrivateFiles
         self.hasSecretEnvironment = hasSecretEnvironment
         self.hasUpgrades = hasUpgrades

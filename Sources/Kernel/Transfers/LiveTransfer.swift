@@ -18,9 +18,12 @@ final class LiveTransfer: Sendable {
     let id: TransferID
     let client: ClientID
     let rate: UInt64
+    /// The far end in place of the store. A secret that is in memory only, and goes with this object.
+    let url: TransferURL?
     let state: Mutex<State>
 
-    init(_ transfer: Transfer) {
+    init(_ transfer: Transfer, url: TransferURL? = nil) {
+        self.url = url
         id = transfer.id
         client = transfer.client
         rate = transfer.rate

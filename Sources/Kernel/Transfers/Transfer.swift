@@ -4,6 +4,7 @@ import JSON
 
 public typealias TransferID = AgentProtocol.TransferID
 public typealias TransferDirection = AgentProtocol.TransferDirection
+public typealias TransferURL = AgentProtocol.TransferURL
 public typealias TransferForm = AgentProtocol.TransferForm
 public typealias LinkPolicy = AgentProtocol.LinkPolicy
 public typealias FileRequest = AgentProtocol.FileRequest
@@ -45,12 +46,15 @@ public struct Transfer: Sendable, Equatable {
     public var durable: UInt64 = 0
     public var entries: UInt64 = 0
     public var skipped: UInt64 = 0
+    /// Between the client and this URL, of which the secret part is left out; `nil`: the store is the far end.
+    public var far: String?
 
     public var state: TransferState { machine.state }
 
     func order(from offset: UInt64, limit: UInt64) -> TransferOrder {
         TransferOrder(
-            transfer: id, direction: direction, form: form, path: path, size: direction == .push ? size ?? 0 : limit,
+            transfer: id, direction: direction, form: form, path: path,
+            size: direction == .push && far == nil ? size ?? 0 : limit,
             from: offset, mode: direction == .push ? mode : nil, modified: direction == .push ? modified : nil,
             replaces: replaces, makesParents: makesParents, links: links)
     }
@@ -75,6 +79,8 @@ public struct TransferRequest: Sendable {
     public var path: String
     /// Push: what is sent.
     public var file: FileID?
+    /// The far end in place of the store: where a push comes from, or a pull goes to.
+    public var url: TransferURL?
     /// Pull: what it is called in the store; else the last part of the path.
     public var name: String?
     public var mode: UInt16?
@@ -101,7 +107,13 @@ public struct TransferRequest: Sendable {
         guard Self.within.contains(withinMilliseconds) else {
             throw .invalid("a transfer may take 1 second to 30 days", pointer: "/within_s")
         }
-        guard (direction == .push) == (file != nil) else {
+        if let url {
+            guard file == nil, name == nil, form != .tree else {
+                throw .invalid("with \"url\" there is no \"file\", no \"name\" and no tree", pointer: "/url")
+            }
+            try Self.validate(url)
+        }
+        guard url != nil || (direction == .push) == (file != nil) else {
             throw .invalid("a push names the \"file\" of the store that it sends, a pull names none", pointer: "/file")
         }
         guard direction == .push || (mode == nil && modified == nil) else {
@@ -109,10 +121,37 @@ public struct TransferRequest: Sendable {
         }
     }
 
+    /// Nothing of the address is repeated: it is a secret.
+    private static func validate(_ url: TransferURL) throws(Problem) {
+        let address = url.address
+        let scheme = ["https://", "http://"].first { address.hasPrefix($0) }
+        let rest = address.dropFirst(scheme?.count ?? 0)
+        let host = rest.prefix { $0 != "/" && $0 != "?" }
+        guard scheme != nil, !host.isEmpty, !host.contains("@"), address.utf8.count <= WireLimits.urlBytes,
+            rest.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "#") })
+        else {
+            throw .invalid(
+                "the URL has to be https://HOST/… of at most \(WireLimits.urlBytes) ASCII bytes, without a user and a fragment",
+                pointer: "/url")
+        }
+    }
+
     /// The last part of the path.
     var defaultName: String {
         let last = path.split(separator: "/").last.map(String.init) ?? "root"
         return form == .tree ? String(decoding: last.utf8.prefix(250), as: UTF8.self) + ".tar" : String(decoding: last.utf8.prefix(255), as: UTF8.self)
+    }
+}
+
+extension TransferURL {
+    /// - Parameter sha256: 64 hexadecimal digits.
+    public init(address: String, size: UInt64?, sha256: String?) throws(Problem) {
+        self.init(address: address, size: size)
+        guard let sha256 else { return }
+        guard let digest = SHA256.Digest(hex: sha256) else {
+            throw .invalid("a SHA-256 has 64 hexadecimal digits", pointer: "/sha256")
+        }
+        self.digest = digest
     }
 }
 

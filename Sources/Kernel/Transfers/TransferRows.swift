@@ -42,13 +42,14 @@ enum TransferRows {
                 CREATE INDEX transfers_finished ON transfers (finished_ms) WHERE finished_ms IS NOT NULL;
                 CREATE INDEX transfers_client ON transfers (client, id);
                 CREATE INDEX transfers_group ON transfers (group_id, id);
-                """)
+                """),
+        Migration(area: "transfers", version: 2, sql: "ALTER TABLE transfers ADD COLUMN far TEXT"),
     ]
 
     private static let columns = """
         id, group_id, client, direction, form, path, file, name, size, sha256, mode, modified_ns, replaces, makes_parents, \
         links, rate, owner_kind, owner, created_ms, deadline_ms, state, code, reason, started_ms, finished_ms, bytes, \
-        durable, entries, skipped
+        durable, entries, skipped, far
         """
 
     static func select() -> StoreQuery { StoreQuery("SELECT \(columns) FROM transfers") }
@@ -69,7 +70,8 @@ enum TransferRows {
             machine: TransferStateMachine(
                 state: state, code: row.text(21), reason: row.text(22), startedAt: row.optionalUnsigned(23),
                 finishedAt: row.optionalUnsigned(24)),
-            bytes: row.unsigned(25), durable: row.unsigned(26), entries: row.unsigned(27), skipped: row.unsigned(28))
+            bytes: row.unsigned(25), durable: row.unsigned(26), entries: row.unsigned(27), skipped: row.unsigned(28),
+            far: row.optionalText(29))
     }
 
     static func all(_ query: StoreQuery, _ store: borrowing some StoreReading & ~Copyable) throws(StoreError) -> [Transfer] {
@@ -87,13 +89,13 @@ enum TransferRows {
             """
             INSERT INTO transfers (id, group_id, client, direction, form, path, file, name, size, mode, modified_ns, replaces,
                 makes_parents, links, rate, owner_kind, owner, created_ms, deadline_ms, state, code, reason, bytes, durable,
-                entries, skipped)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0)
+                entries, skipped, far)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, ?)
             """,
             transfer.id, transfer.group, transfer.client, transfer.direction.rawValue, transfer.form.rawValue,
             transfer.path, transfer.file, transfer.name, transfer.size, transfer.mode.map { Int($0) }, transfer.modified,
             transfer.replaces, transfer.makesParents, transfer.links.rawValue, transfer.rate, transfer.ownerKind.rawValue,
-            transfer.owner, transfer.createdAt, transfer.deadline, transfer.state.rawValue)
+            transfer.owner, transfer.createdAt, transfer.deadline, transfer.state.rawValue, transfer.far)
     }
 
     /// Writes what can change. False: it is over already, or gone.

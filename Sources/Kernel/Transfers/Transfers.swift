@@ -107,6 +107,9 @@ public final class Transfers: Sendable {
             }
             source = found
         }
+        guard request.url == nil || isPush || targets.count == 1 else {
+            throw .invalid("\(targets.count) clients would write to one URL; name one client", pointer: "/url")
+        }
         let form = request.form ?? (source?.form == .tree ? .tree : .file)
         try reserve(targets.count)
         defer { state.withLock { $0.admitting -= targets.count } }
@@ -117,16 +120,17 @@ public final class Transfers: Sendable {
             group = group ?? id
             return Transfer(
                 id: id, group: group ?? id, client: client, direction: request.direction, form: form, path: request.path,
-                file: request.file, name: request.name ?? source?.name ?? request.defaultName, size: source?.size,
+                file: request.file, name: request.name ?? source?.name ?? request.defaultName, size: source?.size ?? request.url?.size,
                 digest: source?.digest, mode: request.mode, modified: request.modified, replaces: request.replaces,
                 makesParents: request.makesParents, links: request.links, rate: request.rate, ownerKind: principal.kind,
-                owner: principal.id, createdAt: now, deadline: now + request.withinMilliseconds)
+                owner: principal.id, createdAt: now, deadline: now + request.withinMilliseconds,
+                far: request.url?.description)
         }
         try await record(made, principal)
         killPoint("transfer.created")
         state.withLock { state in
             for transfer in made {
-                state.live[transfer.id] = LiveTransfer(transfer)
+                state.live[transfer.id] = LiveTransfer(transfer, url: request.url)
                 state.queue.append(transfer.id)
             }
         }
@@ -166,12 +170,17 @@ public final class Transfers: Sendable {
                 continue
             }
             guard link.hasFiles else { throw Self.unsupported(id) }
+            guard request.url == nil || link.hasURLTransfers else { throw Self.urlUnsupported(id) }
         }
         return ids
     }
 
     static func unsupported(_ client: ClientID) -> Problem {
         .conflict("file-unsupported", "the agent of client \(client) moves no files; install a newer one")
+    }
+
+    static func urlUnsupported(_ client: ClientID) -> Problem {
+        .conflict("url-unsupported", "the agent of client \(client) moves no files between its machine and a URL; install a newer one")
     }
 
     private func reserve(_ count: Int) throws(Problem) {
@@ -194,6 +203,7 @@ public final class Transfers: Sendable {
             "direction": .string(first.direction.rawValue), "form": .string(first.form.rawValue), "path": .string(first.path),
         ]
         if let file = first.file { detail["file"] = .string("\(file)") }
+        if let far = first.far { detail["url"] = .string(far) }
         if let size = first.size { detail["size"] = .integer(Int64(clamping: size)) }
         let audit = AuditRecord(
             principal: principal, action: "transfer.create", clients: made.map(\.client), target: "\(first.group)",
@@ -314,6 +324,7 @@ extension TransferView {
             "created_ms": number(transfer.createdAt), "deadline_ms": number(transfer.deadline),
         ]
         if let file = transfer.file { object["file"] = .string("\(file)") }
+        if let far = transfer.far { object["url"] = .string(far) }
         if let size = transfer.size { object["size"] = number(size) }
         if let digest = transfer.digest { object["sha256"] = .string(digest.hex) }
         if let mode = transfer.mode { object["mode"] = .integer(Int64(mode)) }

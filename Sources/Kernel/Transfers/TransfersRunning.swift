@@ -1,5 +1,6 @@
 import AgentProtocol
 import Crypto
+import JSON
 import Reactor
 import System
 
@@ -20,6 +21,8 @@ extension Transfers {
         case push(FileReader)
         /// `nil`: its file is made when the client has said what it is.
         case pull(FileWriter?)
+        /// Nothing: the bytes move between the client and a URL.
+        case url
     }
 
     // MARK: Places
@@ -71,6 +74,7 @@ extension Transfers {
             try await store.write { (transaction) throws(StoreError) in _ = try TransferRows.save(started, transaction) }
             killPoint("transfer.started")
             tell("transfer.started", started)
+            if started.far != nil { return try beginDirect(started, live, attempt, link) }
             switch started.direction {
             case .push:
                 guard let file = started.file else { throw .notFound("the transfer names no file") }
@@ -90,6 +94,28 @@ extension Transfers {
                 return interrupted(live, attempt)
             }
             _ = await finish(live, attempt, End(error))
+        }
+    }
+
+    private func beginDirect(
+        _ started: Transfer, _ live: LiveTransfer, _ attempt: Int, _ link: AgentLink
+    ) throws(Problem) {
+        guard let url = live.url else {
+            // It has not been opened on this link, so there is no channel that could say that it ended.
+            link.reach { $0.forgetTransfer(live.id) }
+            throw Problem(409, "url-lost", "the core was started anew, and a URL is kept in memory only; ask again with a new one")
+        }
+        guard link.hasURLTransfers else { throw Self.urlUnsupported(live.client) }
+        var order = started.order(from: 0, limit: UInt64(settings.integer(.fileSizeMiB)) << 20)
+        order.url = url
+        let sent = order
+        link.reach { $0.openTransfer(live, attempt, sent, .url) }
+    }
+
+    /// The client has said how much there is between its file and the URL.
+    func announced(_ live: LiveTransfer, _ attempt: Int, size: UInt64?) {
+        live.change { state in
+            if state.attempt == attempt, state.transfer.state == .running { state.transfer.size = size }
         }
     }
 
@@ -215,6 +241,10 @@ extension Transfers {
                     transfer.durable = result.bytes
                     transfer.entries = result.entries
                     transfer.skipped = result.skipped
+                    if let digest = result.digest {
+                        transfer.digest = digest
+                        transfer.size = result.bytes
+                    }
                     _ = transfer.machine.apply(.succeeded, now: now)
                 }
             case .pulled(let file):
@@ -244,13 +274,15 @@ extension Transfers {
     /// Writes an end, with its audit record and without its hold.
     func record(_ ended: Transfer, by principal: Principal? = nil) async throws(Problem) {
         let machine = ended.machine
+        var detail: JSONObject = [
+            "state": .string(machine.state.rawValue), "bytes": .integer(Int64(clamping: ended.bytes)),
+            "path": .string(ended.path),
+        ]
+        if let far = ended.far { detail["url"] = .string(far) }
         var audit = AuditRecord(
             principal: principal ?? Principal(kind: .agent, id: "\(ended.client)"),
             action: principal == nil ? "transfer.end" : "transfer.cancel", clients: [ended.client], target: "\(ended.id)",
-            detail: [
-                "state": .string(machine.state.rawValue), "bytes": .integer(Int64(clamping: ended.bytes)),
-                "path": .string(ended.path),
-            ])
+            detail: .object(detail))
         if machine.state == .failed {
             audit.outcome = .failed
             audit.reason = "\(machine.code): \(machine.reason)"
