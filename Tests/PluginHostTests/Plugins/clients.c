@@ -33,7 +33,8 @@ static void own(void) {
   GIVES(CM_OK, clients->get(H, CM_NO_HANDLE, T(client), &room, &error));
   HOLDS(holds(&room, text) && holds(&room, "\"heartbeats\":"));
   GIVES(CM_E_TOO_SMALL, clients->get(H, CM_NO_HANDLE, T(client), &none, &error));
-  HOLDS(none.size == room.size);
+  /* The size that is needed; between the calls a beat may have come, whose numbers have other lengths. */
+  HOLDS(none.size + 64 > room.size && none.size < room.size + 64);
   GIVES(CM_E_NOT_FOUND, clients->get(H, CM_NO_HANDLE, T("01K00000000000000000000000"), &room, &error));
   GIVES(CM_E_INVALID, clients->get(H, CM_NO_HANDLE, T("nobody"), &room, &error));
   GIVES(CM_E_GONE, clients->get(H, 1, T(client), &room, &error));
