@@ -38,12 +38,24 @@ extension Verb {
                 .query("state", "STATE", "Only those in this state."), .query("client", "ID", "Only those of this client."),
                 .query("group", "ID", "Only those of one request."),
             ]),
+        Verb(
+            "transfers direct CLIENT:PATH",
+            "Moves a file between clients and a URL, past the core. A presigned URL is a secret: it is read from a file.",
+            flags: directFlags, calls: ["POST /api/v1/transfers"],
+            .program { (invocation) async throws(OperatorError) in try await invocation.copyDirect() }),
         .show("transfers show ID", "/api/v1/transfers/{ID}", "One transfer."),
         .change("POST", "transfers pause ID", "/api/v1/transfers/{ID}/pause", "Stops a transfer where it is."),
         .change("POST", "transfers resume ID", "/api/v1/transfers/{ID}/resume", "Lets a paused transfer go on."),
         .change(
             "POST", "transfers cancel ID", "/api/v1/transfers/{ID}/cancel", "Ends a transfer; nothing of it stays."),
     ]
+
+    private static let directFlags: [VerbFlag] = [
+        .own("from", "FILE", "The client fetches from the URL in this file (- for standard input) by GET."),
+        .own("to", "FILE", "The client uploads to the URL in this file (- for standard input) by PUT."),
+        .own("size", "BYTES", "With --from: what the server has to announce.", .integer),
+        .own("sha256", "HEX", "The hash that the bytes have to have."),
+    ] + copyFlags.filter { ["no-replace", "parents", "mode", "rate-limit", "offline", "within", "detach"].contains($0.flag.name) }
 
     private static let copyFlags: [VerbFlag] = [
         .own("recursive", nil, "Directories with everything in them.", .toggle, letter: "r"),

@@ -106,6 +106,27 @@ final class CopyRun {
         await drop(id)
     }
 
+    // MARK: Past the core
+
+    func direct(_ remote: RemotePath, _ direction: String, _ url: String, _ given: JSONObject) async throws(OperatorError) {
+        var body = options.members
+        if direction == "pull" { for key in ["mode", "replace", "make_parents"] { body[key] = nil } }
+        for member in given { body[member.key] = member.value }
+        body["direction"] = .string(direction)
+        body["selector"] = .string(remote.selector)
+        body["path"] = .string(remote.path)
+        body["url"] = .string(url)
+        let made = try await core.post("/api/v1/transfers", .object(body))
+        guard let group = made["group"]?.string, made["count"]?.integer ?? 0 > 0 else {
+            throw .usage("no client is found by '\(remote.selector)'")
+        }
+        if options.detaches {
+            transfers += made["items"]?.array ?? []
+        } else {
+            _ = try await follow(group, name: Invocation.lastPart(of: remote.path) + (direction == "push" ? " ← URL" : " → URL"))
+        }
+    }
+
     // MARK: From clients
 
     func pull(_ remote: RemotePath, to target: String, into directory: Bool) async throws(OperatorError) {
@@ -262,12 +283,35 @@ extension Invocation {
                 try await run.pull(from, to: target, into: isDirectory || target.hasSuffix("/"))
             }
         }
+        return show(run)
+    }
+
+    private func show(_ run: CopyRun) -> Outcome {
         if session.isJSON {
             session.showRecord(["transfers": .array(run.transfers)])
         } else if flags.has("detach") {
             for transfer in run.transfers { console.print(transfer["id"]?.string ?? "") }
         }
         return .success
+    }
+
+    func copyDirect() async throws(OperatorError) -> Outcome {
+        let remote = try RemotePath.required(operand("CLIENT:PATH") ?? "")
+        let (from, to) = (flags.value("from"), flags.value("to"))
+        guard let file = from ?? to, from == nil || to == nil else {
+            throw .usage("give either --from FILE or --to FILE", advice: "The file holds the URL; - reads it from standard input.")
+        }
+        let words = String(decoding: try session.content(file), as: UTF8.self).split(whereSeparator: \.isWhitespace)
+        guard let url = words.first, words.count == 1 else { throw .usage("\(file) does not hold one URL") }
+        var given = JSONObject()
+        if let text = flags.value("size") {
+            guard let size = Int64(text) else { throw .usage("--size \(text): expected a whole number") }
+            given["size"] = .integer(size)
+        }
+        if let hash = flags.value("sha256") { given["sha256"] = .string(hash) }
+        let run = try CopyRun(self, try copyOptions())
+        try await run.direct(remote, from == nil ? "pull" : "push", String(url), given)
+        return show(run)
     }
 
     /// With several clients nobody knows: the path is taken as it stands.

@@ -40,7 +40,7 @@ extension Verb {
         .body("label", "NAME=VALUE", "Assert a label on new clients.", .map, as: "labels"),
         .body("fact", "NAME=VALUE", "A fact that the agents report.", .map, as: "facts"),
         .body("run-as", "NAME", "The agents run as this user, confined; as root without it.", as: "run_as"),
-        .own("release-key", "FILE", "The public key whose releases the agents take, as `cmctl upgrades key` writes it to NAME.pub."),
+        .body("release-key", "FILE", "The public key whose releases the agents take, as `cmctl upgrades key` writes it to NAME.pub.", .file, as: "release_key"),
         .body("wait", "TIME", "How long an agent may take until it is online.", .seconds, as: "wait_s"),
     ]
 
@@ -70,7 +70,6 @@ extension Invocation {
         body["host_key"] = hostKey
         let credentials = try credentials()
         body["credentials"] = credentials
-        if let file = flags.value("release-key") { body["release_key"] = .string(String(decoding: try session.content(file), as: UTF8.self)) }
         if let jump = flags.value("jump") { body["jump"] = try self.jump(jump, hostKey, credentials) }
         request.body = JSONValue.object(body).serialized()
         let answer = try await core.call(request)
