@@ -108,7 +108,12 @@ enum Operations {
                 ], required: ["from", "to"])), "responses": ["202": job],
     ]
     static let copyJob: JSONObject = [
-        "requestBody": body(object(["from": place, "to": place], required: ["from", "to"])), "responses": ["202": job],
+        "requestBody": body(object(
+            [
+                "from": place, "to": place,
+                "way": ["enum": ["relay", "direct", "auto"], "default": "relay", "description": "From or to a client: by way of the core, or by the client itself with a presigned URL."],
+                "verify": ["enum": ["hash", "size"], "default": "hash", "description": "Of a direct copy: hash reads the object once more."],
+            ], required: ["from", "to"])), "responses": ["202": job],
     ]
     static let report: JSONObject = ["responses": ["200": answer("One line for each act: act, key, size, reason.")]]
     static let uploads: JSONObject = [

@@ -20,10 +20,39 @@ struct ClientHop: Sendable {
         try CloudError.kept { () throws(PluginError) in try attempt.keep(bytes) }
     }
 
+    private var isDirect: Bool { checkpoint["direct"]?.bool == true }
+    /// An earlier attempt has begun to go by way of the core.
+    var isRelayed: Bool { keptFile != nil || checkpoint["transfer"] != nil && !isDirect }
+    /// The transfer of an earlier attempt.
+    private func known(direct: Bool) -> String? { isDirect == direct ? checkpoint["transfer"]?.string : nil }
+
+    /// Straight between the client and the store. `url` makes one that is good for this object for `seconds`.
+    func direct(
+        _ direction: String, _ client: String, _ path: String, size: Int64?, seconds: Int, url: () throws(CloudError) -> String
+    ) throws(CloudError) -> JSONValue {
+        func order() throws(CloudError) -> JSONObject {
+            var order: JSONObject = [
+                "direction": .string(direction), "clients": [.string(client)], "path": .string(path), "url": .string(try url()),
+                "within_s": .integer(Int64(seconds)),
+            ]
+            if direction == "push" { order["make_parents"] = true }
+            if let size { order["size"] = .integer(size) }
+            return order
+        }
+        let state: JSONObject = ["direct": true]
+        do throws(CloudError) {
+            return try run(try order(), state, known: known(direct: true), from: 0, upTo: 1_000)
+        } catch where error.code == "url-lost" {
+            // The core was started anew, and it keeps no URL.
+            return try run(try order(), state, known: nil, from: 0, upTo: 1_000)
+        }
+    }
+
     /// Client to store; answers the id of the stored file.
     func pull(_ client: String, _ path: String) throws(CloudError) -> String {
         if let file = keptFile { return file }
-        let ended = try run(["direction": "pull", "clients": [.string(client)], "path": .string(path)], [:], upTo: 500)
+        let order: JSONObject = ["direction": "pull", "clients": [.string(client)], "path": .string(path)]
+        let ended = try run(order, [:], known: known(direct: false), from: 0, upTo: 500)
         guard let file = ended["file"]?.string else { throw CloudError(.internal, "the transfer names no file") }
         try keep(file: file)
         return file
@@ -34,10 +63,12 @@ struct ClientHop: Sendable {
         let order: JSONObject = [
             "direction": "push", "clients": [.string(client)], "path": .string(path), "file": .string(file), "form": "file", "make_parents": true,
         ]
-        _ = try run(order, ["file": .string(file)], upTo: 1_000)
+        _ = try run(order, ["file": .string(file)], known: known(direct: false), from: 500, upTo: 1_000)
     }
 
-    private func run(_ order: JSONObject, _ state: JSONObject, upTo permille: Int64) throws(CloudError) -> JSONValue {
+    private func run(
+        _ order: JSONObject, _ state: JSONObject, known: String?, from first: Int64, upTo last: Int64
+    ) throws(CloudError) -> JSONValue {
         let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
         let attempt = attempt
         // What the core says of it, on the plugin's own thread.
@@ -45,11 +76,11 @@ struct ClientHop: Sendable {
         let progress: (JSONValue) -> Void = { seen in
             let (done, size) = (seen["bytes"]?.integer ?? 0, seen["size"]?.integer ?? 0)
             guard size > 0 else { return }
-            attempt.progress(UInt32(clamping: permille - 500 + min(done, size) * 500 / size), "\(done) of \(size) bytes between client and core")
+            attempt.progress(UInt32(clamping: first + min(done, size) * (last - first) / size), "\(done) of \(size) bytes from or to the client")
         }
         let ended: (JSONValue) -> Void = { seen in end.update { $0 = seen } }
         let id: String
-        if let known = checkpoint["transfer"]?.string {
+        if let known {
             id = known
             _ = try CloudError.kept { () throws(PluginError) in try files.watch(known, as: .job(attempt), progress: progress, ended: ended) }
         } else {

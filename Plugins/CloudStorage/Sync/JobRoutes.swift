@@ -38,7 +38,7 @@ struct JobRoutes {
                 .post, Self.base + "/copy", right: "cloud.use", summary: "Copies one object from remote to remote, or a file of the core's store or of a client to a remote, or back. A job.", operation: Operations.copyJob),
             in: cloud.calls
         ) { request, body throws(CloudError) in
-            var json = try Body.object(body, ["from", "to"])
+            var json = try Body.object(body, ["from", "to", "way", "verify"])
             let copy = try CopyRun(cloud, remotes, json)
             switch copy.from {
             case .object(let remote, _): _ = try Access.remote(request, remotes, .read, named: remote)

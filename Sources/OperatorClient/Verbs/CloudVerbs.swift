@@ -72,6 +72,8 @@ extension Verb {
                 .body("to-file", "NAME", "A new file of the core's store instead.", as: "to.file"),
                 .body("to-client", "ID", "A file of this client instead.", as: "to.client"),
                 .body("to-path", "PATH", "Its absolute path there.", as: "to.path"),
+                .body("way", "relay|direct|auto", "From or to a client: by way of the core (without it), or by the client itself with a presigned URL."),
+                .body("verify", "hash|size", "Of a direct copy: hash (without it) reads the object once more."),
             ]),
     ]
 
