@@ -117,8 +117,9 @@ let package = Package(
         tests(
             "CoreTests",
             ["client-manager", "PluginHost", "Crypto", "Kernel", "OperatorClient", "Web", "Program", "Reactor", "System"]),
-        // State machines of the plugin, by links to its sources: the plugin itself is built from the kit alone.
+        // State machines and readers of plugins, by links to their sources: the plugins themselves are built from the kit alone.
         tests("SecretsSyncTests", []),
+        tests("SSHInstallerTests", ["PluginKit", "JSON"]),
         tests("MapTests", []),
     ]
 )

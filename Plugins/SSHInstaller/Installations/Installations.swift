@@ -6,7 +6,6 @@ import Synchronization
 final class Installations: Sendable {
     static let kindName = "ssh-installer.run"
     static let maximumRecords = 10_000
-    static let hostsPerRequest = 256
 
     private struct State: Sendable {
         /// Ids of all records, the oldest first.

@@ -3,6 +3,7 @@ import PluginKit
 
 /// Reads requests, strictly: a member that is not known is a mistake, and what is wrong is named.
 enum Reading {
+    static let hostsPerRequest = 256
     private static let members: Set<String> = [
         "action", "hosts", "port", "user", "host_key", "credentials", "jump", "server", "labels", "facts", "run_as", "release_key", "wait_s",
     ]
@@ -30,8 +31,8 @@ enum Reading {
         guard let action = Action(rawValue: named) else {
             throw invalid("\"action\" is one of \(Action.allCases.map(\.rawValue).joined(separator: ", "))")
         }
-        guard let hosts = body["hosts"]?.array, (1...Installations.hostsPerRequest).contains(hosts.count) else {
-            throw invalid("\"hosts\" is a list of 1 to \(Installations.hostsPerRequest) hosts")
+        guard let hosts = body["hosts"]?.array, (1...hostsPerRequest).contains(hosts.count) else {
+            throw invalid("\"hosts\" is a list of 1 to \(hostsPerRequest) hosts")
         }
         let server = try server(body, action, serverURL)
         var common = Secrets()

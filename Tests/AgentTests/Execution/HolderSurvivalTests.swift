@@ -58,6 +58,35 @@ import Testing
         #expect(await second.output(of: order.command).hasSuffix("second\n"))
     }
 
+    /// Secret variables wait in memory only: what had not started when the agent died cannot be started any more.
+    @Test func secretsThatWaitedAreGoneWithTheAgent() async throws {
+        let directory = try TemporaryDirectory()
+        let running = gated(directory)
+        let waiting = shell("echo $TOKEN; touch \(directory.path)/ran") { $0.secretEnvironment = ["TOKEN": "unheard-of-value"] }
+        do {
+            let first = try await ExecutorHarness(directory) { $0.running = 1 }
+            await first.start(running)
+            await first.wait { $0.executor.reports().contains { $0.standardOutputBytes > 6 } }
+            await first.start(waiting)
+            // Nothing is told when an order is journaled: it is asked for.
+            var journaled = 0
+            for _ in 0..<1_000_000 where journaled < 2 { journaled = await first.on { $0.executor.reports().count } }
+            try #require(journaled == 2)
+        }
+        let journal = try Files.read("\(directory.path)/executions/\(waiting.command)/journal", limit: 65_536)
+        #expect(!String(decoding: journal, as: UTF8.self).contains("unheard-of-value"))
+        let second = try await ExecutorHarness(directory) { $0.running = 1 }
+        let exit = try #require(await second.on { observer in observer.executor.reports().first { $0.command == waiting.command }?.exit })
+        guard case .startFailed(let code, let message) = exit.outcome else { throw SystemError("outcome", "\(exit.outcome)", code: EINVAL) }
+        #expect(code == "secrets-gone" && message.contains("restarted before the start"))
+        #expect(exit.started == .no)
+        // What ran meanwhile is untouched by it, and the other does not run after all.
+        openGate(directory)
+        await second.start(running)
+        #expect(try await second.end(of: running.command).outcome == .exited(code: 0))
+        #expect(!Files.exists(directory.path + "/ran"))
+    }
+
     @Test func aKilledHolderLeavesAnExactPrefixAndNoProgram() async throws {
         let directory = try TemporaryDirectory()
         let harness = try await ExecutorHarness(directory)

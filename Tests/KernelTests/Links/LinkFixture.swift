@@ -4,6 +4,7 @@ import Crypto
 import JSON
 import Reactor
 import Synchronization
+import Testing
 import Transport
 
 @testable import Kernel
@@ -11,12 +12,15 @@ import Transport
 /// State that tests change from one side and wait for on the other.
 final class Watched<State: Sendable>: Sendable {
     private struct Waiter {
+        let number: UInt64
         let condition: @Sendable (State) -> Bool
-        let continuation: CheckedContinuation<State, Never>
+        /// `nil`: the time was up first.
+        let continuation: CheckedContinuation<State?, Never>
     }
     private struct Inside {
         var state: State
         var waiters: [Waiter] = []
+        var lastNumber: UInt64 = 0
     }
     private let inside: Mutex<Inside>
 
@@ -36,16 +40,51 @@ final class Watched<State: Sendable>: Sendable {
         return result
     }
 
+    /// Waits for the condition. A wait that is longer than its bound fails the test where it stands, with the state that was
+    /// found instead, and the test goes on with that.
     @discardableResult
-    func wait(until condition: @escaping @Sendable (State) -> Bool) async -> State {
+    func wait(
+        within bound: Duration = .seconds(45), at location: SourceLocation = #_sourceLocation,
+        until condition: @escaping @Sendable (State) -> Bool
+    ) async -> State {
+        let number = inside.withLock { inside in
+            inside.lastNumber += 1
+            return inside.lastNumber
+        }
+        let alarm = Task {
+            do { try await Task.sleep(for: bound) } catch { return }
+            self.giveUp(number)
+        }
+        defer { alarm.cancel() }
+        if let state = await wait(number, until: condition) { return state }
+        let state = value
+        Issue.record("what is waited for did not come within \(bound); it is \("\(state)".prefix(2_000))", sourceLocation: location)
+        return state
+    }
+
+    /// Waits as long as it takes: for what the core asks, not the test.
+    func waitForever(until condition: @escaping @Sendable (State) -> Bool) async -> State {
+        await wait(0, until: condition) ?? value
+    }
+
+    private func wait(_ number: UInt64, until condition: @escaping @Sendable (State) -> Bool) async -> State? {
         await withCheckedContinuation { continuation in
             let state: State? = inside.withLock { inside in
                 if condition(inside.state) { return inside.state }
-                inside.waiters.append(Waiter(condition: condition, continuation: continuation))
+                inside.waiters.append(Waiter(number: number, condition: condition, continuation: continuation))
                 return nil
             }
             if let state { continuation.resume(returning: state) }
         }
+    }
+
+    private func giveUp(_ number: UInt64) {
+        let late = inside.withLock { inside in
+            let late = inside.waiters.filter { $0.number == number }
+            inside.waiters.removeAll { $0.number == number }
+            return late
+        }
+        for waiter in late { waiter.continuation.resume(returning: nil) }
     }
 }
 
@@ -85,7 +124,7 @@ final class TestServices: AgentAuthority, ExecutionSink {
     func linkDown(_ link: AgentLink, _ end: LinkEnd) { log.update { $0.ends.append(end.code) } }
     func heartbeat(_ client: ClientID, _ beat: Beat) { log.update { $0.beats += 1 } }
     func facts(_ client: ClientID, _ facts: JSONValue) { log.update { $0.facts.append(facts) } }
-    func verdict(enrollment: String) async -> Admission? { await verdicts.wait { $0 != nil } }
+    func verdict(enrollment: String) async -> Admission? { await verdicts.waitForever { $0 != nil } }
     func handshakeFailed(_ failure: HandshakeFailure) {
         log.update { $0.failures.append(failure.code) }
     }

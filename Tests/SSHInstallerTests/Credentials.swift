@@ -1,0 +1,1 @@
+../../Plugins/SSHInstaller/SSH/Credentials.swift

@@ -1,0 +1,1 @@
+../../Plugins/SSHInstaller/Installations/Plan.swift
