@@ -181,19 +181,19 @@ struct WebDAVStore: ObjectStore {
     }
 
     /// Also after a cancellation nothing of ours is left behind. A server may still be writing down what came when it hears of the
-    /// removal, and keep it: so it is asked until it has said twice that there is nothing.
+    /// removal, and keep it: so it is asked again, at growing intervals, until there has been nothing for more than a second.
     private func sweep(_ part: String) {
         let own = Cancellation.soon()
-        var absent = 0
-        for turn in 0..<12 where absent < 2 {
+        var (absent, failures) = (0, 0)
+        while !own.isCancelled {
             do throws(CloudError) {
                 _ = try once(request("DELETE", part), part, own)
-                absent = 0
+                (absent, failures) = (0, 0)
             } catch {
-                if error.kind != .notFound, turn > 2 { return }
-                absent += error.kind == .notFound ? 1 : 0
+                if error.kind == .notFound { absent += 1 } else { failures += 1 }
             }
-            own.pause(milliseconds: 150)
+            guard absent < 4, failures < 3 else { return }
+            own.pause(milliseconds: 100 << UInt64(absent))
         }
     }
 

@@ -47,9 +47,8 @@ final class DirectTransfer {
     }
 
     func start() {
-        // Invariant: the task runs on the loop that owns this object.
-        nonisolated(unsafe) let me = self
-        loop.spawn { await me.run() }
+        let me = Confined(self, on: loop)
+        loop.spawn { await me.assumeOnLoop { $0 }.run() }
     }
 
     func grant(upTo offset: UInt64) {

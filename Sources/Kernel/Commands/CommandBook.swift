@@ -10,7 +10,7 @@ struct CommandBook {
         /// Only set between `reconcile` and the loss of the link, so that nothing is sent before the agent's report.
         var link: (any ExecutionLink)?
         /// Accepted, and its agent has not reported yet. Commands wait for it, since the registry shows it as online.
-        var arriving: (any ExecutionLink)?
+        var arriving: (link: any ExecutionLink, since: UInt64)?
         /// When the link was lost (or the core started); counts while `link` is nil.
         var awaySince: UInt64
         /// Targets with the agent, or possibly so.
@@ -325,7 +325,7 @@ struct CommandBook {
 
     /// The link is accepted; its agent's report comes next.
     mutating func linkAccepted(_ link: any ExecutionLink, now: UInt64) {
-        clientEntry(link.client, now).arriving = link
+        clientEntry(link.client, now).arriving = (link, now)
     }
 
     /// The link's agent has reported; orders may go over it now.
@@ -403,7 +403,7 @@ struct CommandBook {
     /// The link is dead. Targets that may be with the agent stay as they are until it reports.
     mutating func linkLost(_ link: any ExecutionLink, now: UInt64) {
         guard let entry = clients[link.client] else { return }
-        if entry.arriving === link { entry.arriving = nil }
+        if entry.arriving?.link === link { entry.arriving = nil }
         if entry.link === link {
             entry.link = nil
             entry.awaySince = now
@@ -500,7 +500,8 @@ struct CommandBook {
             if let until = command.specification.queueUntil, now >= until, !live.isMarked || live.isParked {
                 apply(.expire, to: target, now, &effects)
             } else if command.specification.offline != .queue, now >= command.graceUntil, entry?.link == nil,
-                live.isParked || live.isQueued, now >= (entry?.awaySince ?? 0) &+ limits.returnGraceMilliseconds
+                live.isParked || live.isQueued,
+                now >= (entry?.arriving?.since ?? entry?.awaySince ?? 0) &+ limits.returnGraceMilliseconds
             {
                 let input: TargetStateMachine.Input = command.specification.offline == .skip
                     ? .skip : .refuse(code: "client-offline", message: "the client is offline")

@@ -6,43 +6,6 @@ import Reactor
 /// The loop holds the stream, the stream its handler, until `close`; the handler may hold the stream (the cycle ends
 /// with `close`, and a stream is always closed in the end: by a side, an error, a time limit or the loop's end).
 final class ByteStream: Source {
-    struct State: OptionSet {
-        let rawValue: UInt32
-        /// In the loop's list of streams to flush.
-        static let dirty = State(rawValue: 1)
-        /// The kernel took less than all; wait for its word.
-        static let blocked = State(rawValue: 2)
-        static let paused = State(rawValue: 4)
-        static let inReadAgain = State(rawValue: 8)
-        /// The peer has sent its end; it may still be in the kernel.
-        static let peerShut = State(rawValue: 16)
-        /// The handler has been told of the peer's end.
-        static let peerEnded = State(rawValue: 32)
-        static let closed = State(rawValue: 64)
-        /// Close when the last byte is out.
-        static let closing = State(rawValue: 128)
-        /// The output went over the high mark; the handler wants to hear when it is low again.
-        static let owesDrained = State(rawValue: 256)
-        static let connecting = State(rawValue: 512)
-        /// Closing: end our side, then read and drop until the peer ends its own.
-        static let lingering = State(rawValue: 1024)
-        /// TLS is not up yet.
-        static let handshaking = State(rawValue: 2048)
-        static let notOpen: State = [.connecting, .handshaking]
-        /// Our close_notify has been made.
-        static let tlsEnded = State(rawValue: 4096)
-        /// TCP ended without the peer's close_notify: what came last may have been cut off by somebody.
-        static let truncated = State(rawValue: 8192)
-        /// Counts against its address's limit of unauthenticated connections.
-        static let counted = State(rawValue: 16384)
-        /// In the loop's list of strangers that wait to be read.
-        static let awaitsTurn = State(rawValue: 32768)
-        /// Of those: its first bytes have been looked at.
-        static let hasGreeted = State(rawValue: 65536)
-        /// And they show a ticket.
-        static let returning = State(rawValue: 131072)
-    }
-
     /// Reads per event before others get their turn.
     private static let readsPerTurn = 4
     /// Above this many waiting bytes a handler should stop producing; `drained` comes at a quarter of it.
@@ -366,15 +329,22 @@ final class ByteStream: Source {
                 flushCork()
                 guard output.isEmpty else { return sendParts(header, payload) }
             }
-            let place = context.corkBuffer + context.corkCount
-            for index in 0..<header.count { place.storeBytes(of: header.bytes[index], toByteOffset: index, as: UInt8.self) }
-            payload.withUnsafeBytes {
-                if let base = $0.baseAddress { memcpy(place + header.count, base, $0.count) }
-            }
+            cork(header, payload)
             context.corkCount += count
         } else {
             sendParts(header, payload)
         }
+    }
+
+    /// Puts both behind what is in the cork buffer, which has room for them; the payload there.
+    @discardableResult @inline(__always)
+    private func cork(_ header: WebSocketFrameHeader, _ payload: RawSpan) -> UnsafeMutableRawBufferPointer {
+        let place = context.corkBuffer + context.corkCount
+        for index in 0..<header.count { place.storeBytes(of: header.bytes[index], toByteOffset: index, as: UInt8.self) }
+        payload.withUnsafeBytes {
+            if let base = $0.baseAddress { memcpy(place + header.count, base, $0.count) }
+        }
+        return UnsafeMutableRawBufferPointer(start: place + header.count, count: payload.byteCount)
     }
 
     /// For a whole answer, after which nothing follows for now: it need not be kept to the end of the turn.
@@ -397,24 +367,26 @@ final class ByteStream: Source {
         guard payload.byteCount >= Self.largeFrame, count <= StreamLoop.corkCapacity, context.corkCount == 0, output.isEmpty,
             state.isDisjoint(with: [.closed, .blocked, .connecting, .handshaking]), tls?.pending.isEmpty ?? true
         else { return false }
-        let bytes = UnsafeMutableRawBufferPointer(start: context.corkBuffer, count: count)
-        for index in 0..<header.count { bytes[index] = header.bytes[index] }
-        let body = UnsafeMutableRawBufferPointer(rebasing: bytes[header.count...])
-        payload.withUnsafeBytes { body.copyMemory(from: $0) }
+        let body = cork(header, payload)
         if let key { Masking.apply(key, phase: 0, to: body) }
-        let sent = write(UnsafeRawBufferPointer(bytes))
-        guard closeIfFailed(), sent < count else { return true }
-        output.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
-        outputGrew()
+        let bytes = UnsafeRawBufferPointer(start: context.corkBuffer, count: count)
+        let sent = write(bytes)
+        if writeError != 0 {
+            // Told at the end of the turn: the caller still holds what it sends, and others may not write into that.
+            if !state.contains(.dirty) { context.noteDirty(self) }
+            state.insert(.dirty)
+        } else if sent < count {
+            output.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+            outputGrew()
+        }
         return true
     }
 
     private func sendParts(_ header: WebSocketFrameHeader, _ payload: RawSpan) {
         if isCorked { flushCork() }
-        if sendLarge(header, payload, maskedWith: nil) { return }
-        let count = header.count
-        if !isClosed, !isCorked { output.reserve(count + payload.byteCount) }
-        send(header.bytes.span.bytes.extracting(0..<count))
+        guard !sendLarge(header, payload, maskedWith: nil) else { return }
+        if !isClosed, !isCorked { output.reserve(header.count + payload.byteCount) }
+        send(header.bytes.span.bytes.extracting(0..<header.count))
         send(payload)
     }
 
@@ -422,10 +394,8 @@ final class ByteStream: Source {
     func send(header: WebSocketFrameHeader, payload: RawSpan, maskedWith key: UInt32) {
         guard state.isDisjoint(with: [.closed]) else { return }
         if isCorked { flushCork() }
-        if sendLarge(header, payload, maskedWith: key) { return }
-        guard !isClosed else { return }
-        let count = header.count
-        output.append(header.bytes.span.bytes.extracting(0..<count))
+        guard !isClosed, !sendLarge(header, payload, maskedWith: key) else { return }
+        output.append(header.bytes.span.bytes.extracting(0..<header.count))
         output.append(payload)
         output.withLast(payload.byteCount) { Masking.apply(key, phase: 0, to: $0) }
         outputGrew()
@@ -528,6 +498,7 @@ final class ByteStream: Source {
 
     func flushDirty() {
         state.remove(.dirty)
+        guard !isClosed, closeIfFailed() else { return }
         flush()
     }
 

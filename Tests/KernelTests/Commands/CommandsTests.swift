@@ -142,6 +142,21 @@ import Testing
         #expect(try await core.target(late, 1).end?.code == "client-offline")
     }
 
+    @Test func howLongAClientWasAwayDoesNotCountOnceItIsArriving() async throws {
+        let core = try await CommandsFixture()
+        let old = await core.connect(0)
+        _ = try await core.submit()
+        core.commands.lost(old)
+        await core.pass(120_000)
+        let link = FakeLink(core.clients[0])
+        core.commands.accepted(link)
+        let id = try await core.submit().id
+        await core.pass(1_000)
+        #expect(try await core.states(id) == ["waiting"])
+        await core.pass(60_000)
+        #expect(try await core.target(id).end?.code == "client-offline")
+    }
+
     @Test func offlinePoliciesFailSkipAndQueue() async throws {
         let core = try await CommandsFixture()
         let failed = try await core.submit { $0.offline = .fail }

@@ -52,6 +52,17 @@ import Testing
         return try #require(try await fixture.kernel.transfers.create(request, by: administrator).first).id
     }
 
+    /// A download from a server that goes quiet after `held` bytes, when `count` of them have moved.
+    private static func download(
+        until count: UInt64, of held: Int, _ far: FarServer, _ fixture: ChannelsFixture
+    ) async throws -> (TransferID, String) {
+        far.change { $0.holdsAfter = held }
+        let path = try TransfersTests.place(fixture) + "/down"
+        let id = try await start(.push, path, far, fixture)
+        try await TransfersTests.wait(id, fixture) { $0.bytes >= count || $0.state.isFinal }
+        return (id, path)
+    }
+
     private static func bytes(_ path: String) throws -> [UInt8] { try Files.read(path, limit: 64 << 20) }
 
     /// Whether any file below holds the text.
@@ -110,10 +121,7 @@ import Testing
     @Test func aDownloadGoesOnFromItsLastMarkAfterTheAgentDied() async throws {
         let content = TransfersTests.pattern(24 << 20)
         try await Self.run(content) { fixture, far in
-            far.change { $0.holdsAfter = 20 << 20 }
-            let path = try TransfersTests.place(fixture) + "/down"
-            let id = try await Self.start(.push, path, far, fixture)
-            try await TransfersTests.wait(id, fixture) { $0.bytes >= 18 << 20 || $0.state.isFinal }
+            let (id, path) = try await Self.download(until: 18 << 20, of: 20 << 20, far, fixture)
             #expect(try !Self.holds(fixture.agentDirectory, Self.secret))
             fixture.killAgent()
             try fixture.startAgent()
@@ -128,10 +136,7 @@ import Testing
     @Test func aChangedFileIsFetchedFromItsBeginning() async throws {
         let content = TransfersTests.pattern(2 << 20)
         try await Self.run(content) { fixture, far in
-            far.change { $0.holdsAfter = 1 << 20 }
-            let path = try TransfersTests.place(fixture) + "/down"
-            let id = try await Self.start(.push, path, far, fixture)
-            try await TransfersTests.wait(id, fixture) { $0.bytes >= 512 << 10 || $0.state.isFinal }
+            let (id, path) = try await Self.download(until: 512 << 10, of: 1 << 20, far, fixture)
             _ = try await fixture.kernel.transfers.pause(id, by: Self.administrator)
             let other = TransfersTests.pattern(2 << 20, seed: 9)
             far.change { ($0.content, $0.tag) = (other, "\"2\"") }
