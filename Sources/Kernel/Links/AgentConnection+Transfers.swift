@@ -204,7 +204,10 @@ extension AgentConnection {
     }
 
     func stopTransfer(_ live: LiveTransfer, _ stop: TransferStop) {
-        guard let transfers, let flow = transfers.flows.values.first(where: { $0.live === live }) else { return }
+        guard let transfers, let flow = transfers.flows.values.first(where: { $0.live === live }) else {
+            if stop == .cancel { forgetTransfer(live.id) }
+            return
+        }
         write { transfers.machine.stop(flow.number, stop, to: &$0) }
         leave(flow, transfers)
     }

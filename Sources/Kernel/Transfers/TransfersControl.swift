@@ -59,7 +59,8 @@ extension Transfers {
             defer { state.link = nil }
             return state.link
         }
-        link?.reach { $0.stopTransfer(live, stop) }
+        // One that is not under way, paused for example, is kept by its client all the same.
+        (link ?? clients.link(of: live.client))?.reach { $0.stopTransfer(live, stop) }
     }
 
     /// The client was revoked or forgotten.

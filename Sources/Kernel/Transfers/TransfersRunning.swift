@@ -82,7 +82,7 @@ extension Transfers {
                 let order = started.order(from: 0, limit: 0)
                 link.reach { $0.openTransfer(live, attempt, order, .push(reader)) }
             case .pull:
-                guard let writer = try await writer(of: started, live, attempt) else { return }
+                guard let writer = try await writer(of: started, live, attempt, link) else { return }
                 let limit = UInt64(settings.integer(.fileSizeMiB)) << 20
                 let order = started.order(from: writer.found?.durable ?? 0, limit: limit)
                 link.reach { $0.openTransfer(live, attempt, order, .pull(writer.found)) }
@@ -93,16 +93,20 @@ extension Transfers {
                 await EventLoop.current?.sleep(milliseconds: 500)
                 return interrupted(live, attempt)
             }
-            _ = await finish(live, attempt, End(error))
+            await finishUnopened(live, attempt, End(error), link)
         }
+    }
+
+    /// It has no channel on this link that could say that it ended; the client may keep something of an earlier one.
+    private func finishUnopened(_ live: LiveTransfer, _ attempt: Int, _ end: End, _ link: AgentLink) async {
+        if await finish(live, attempt, end) { link.reach { $0.forgetTransfer(live.id) } }
+        released(live)
     }
 
     private func beginDirect(
         _ started: Transfer, _ live: LiveTransfer, _ attempt: Int, _ link: AgentLink
     ) throws(Problem) {
         guard let url = live.url else {
-            // It has not been opened on this link, so there is no channel that could say that it ended.
-            link.reach { $0.forgetTransfer(live.id) }
             throw Problem(409, "url-lost", "the core was started anew, and a URL is kept in memory only; ask again with a new one")
         }
         guard link.hasURLTransfers else { throw Self.urlUnsupported(live.client) }
@@ -124,11 +128,13 @@ extension Transfers {
     }
 
     /// Where a pull goes on; `nil`: it had come to its end already.
-    private func writer(of transfer: Transfer, _ live: LiveTransfer, _ attempt: Int) async throws(Problem) -> Found? {
+    private func writer(
+        of transfer: Transfer, _ live: LiveTransfer, _ attempt: Int, _ link: AgentLink
+    ) async throws(Problem) -> Found? {
         guard let file = transfer.file else { return Found() }
         do throws(Problem) { return Found(found: try await files.resume(file)) } catch {
             if error.code == "file-whole" {
-                _ = await finish(live, attempt, .pulled(try await files.get(file)))
+                await finishUnopened(live, attempt, .pulled(try await files.get(file)), link)
                 return nil
             }
             // It was removed, or lay too long: once more from the beginning.

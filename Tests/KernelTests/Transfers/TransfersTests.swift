@@ -213,6 +213,12 @@ import Testing
             #expect(try await fixture.kernel.transfers.cancel(id, by: Self.administrator).transfer.state == .cancelled)
             #expect(try Files.read(path, limit: 10) == [9])
             #expect(try await Self.isClean(fixture))
+
+            let paused = try await Self.push(file.id, to: path, fixture) { $0.rate = Self.slow }
+            try await Self.wait(paused, fixture) { $0.bytes > 200_000 }
+            _ = try await fixture.kernel.transfers.pause(paused, by: Self.administrator)
+            _ = try await fixture.kernel.transfers.cancel(paused, by: Self.administrator)
+            #expect(try await Self.isClean(fixture), "nor does a paused one leave anything while its client stays connected")
             await #expect(throws: Problem.self) { _ = try await fixture.kernel.transfers.resume(id, by: Self.administrator) }
 
             let source = try Self.place(fixture) + "/source"
