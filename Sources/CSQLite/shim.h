@@ -1,4 +1,5 @@
-// SQLite 3 as Swift sees it. SQLITE_TRANSIENT is a cast macro and sqlite3_config is variadic: Swift imports neither.
+// SQLite 3 as Swift sees it. SQLITE_TRANSIENT is a cast macro, sqlite3_config and sqlite3_db_config
+// are variadic: Swift imports none of them.
 #ifndef CM_CSQLITE_SHIM_H
 #define CM_CSQLITE_SHIM_H
 
@@ -12,6 +13,19 @@ static inline int cm_sqlite_bind_blob_copy(sqlite3_stmt *statement, int index, c
 /// Binds UTF-8 text that SQLite copies before the call returns.
 static inline int cm_sqlite_bind_text_copy(sqlite3_stmt *statement, int index, const char *text, int count) {
     return sqlite3_bind_text(statement, index, text, count, SQLITE_TRANSIENT);
+}
+
+/// From now on closing the last connection neither moves the write-ahead log into the database nor removes it.
+static inline int cm_sqlite_keep_log_on_close(sqlite3 *database) {
+    return sqlite3_db_config(database, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)0);
+}
+
+/// Waits until what was written to the database file (not to its log) is on the disk. Takes no lock.
+static inline int cm_sqlite_sync_database(sqlite3 *database) {
+    sqlite3_file *file = 0;
+    int status = sqlite3_file_control(database, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    if (status != SQLITE_OK) return status;
+    return file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
 }
 
 /// Once, before the first connection: no locks inside connections (each is used by one thread), and no global memory

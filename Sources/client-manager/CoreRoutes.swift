@@ -18,6 +18,7 @@ enum CoreRoutes {
         routes += healthRoutes(
             checks: [
                 ReadinessCheck("store") {
+                    if let failure = store.failure { return failure.detail }
                     do throws(Problem) {
                         _ = try await store.read { (reader) throws(StoreError) in try reader.count("SELECT 1") }
                         return nil

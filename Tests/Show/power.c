@@ -3,6 +3,9 @@
 //   power seed ROOT STORE             what lies under ROOT now counts as durable
 //   power run STORE PROGRAM ARGS…     runs the program; each fsync and fdatasync of it and of its children, before it
 //                                     returns, copies the file, or the entries of the directory, into STORE
+//                                     before that, STORE/fail names a file (the end of its path): its next sync fails with EIO
+//                                     and what was written to it and not synced is gone, as when the kernel drops pages
+//                                     that a disk did not take; STORE/fail is then STORE/failed
 //   power restore STORE ROOT          makes ROOT what the disk would hold: files as they were last synced (empty when
 //                                     they never were), under the names that their directories had when those were synced
 //
@@ -27,6 +30,7 @@
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -162,6 +166,45 @@ static void restore(const char *store, const char *key, int target) {
     fclose(list);
 }
 
+// Whether this sync is the one that fails. The pages that it loses come back as they were last synced; the length stays.
+static int fails(const char *store, const char *link, int file) {
+    char order[4096], done[4096], wanted[256] = "", name[4096], key[64], path[4096];
+    struct statx status;
+    snprintf(order, sizeof order, "%s/fail", store);
+    FILE *list = fopen(order, "r");
+    if (!list) return 0;
+    if (fscanf(list, "%255s", wanted) != 1) wanted[0] = 0;
+    fclose(list);
+    ssize_t length = readlink(link, name, sizeof name - 1);
+    if (length < 0 || !wanted[0]) return 0;
+    name[length] = 0;
+    size_t end = strlen(wanted);
+    if ((size_t)length < end || strcmp(name + length - end, wanted) != 0) return 0;
+    if (key_of(file, "", AT_EMPTY_PATH, key, &status) != 0) die("statx");
+    snprintf(path, sizeof path, "%s/f-%s", store, key);
+    int to = open(link, O_WRONLY), from = open(path, O_RDONLY);
+    if (to < 0 || from < 0) die("what was synced before");
+    copy_bytes(from, to);
+    struct stat kept;
+    if (fstat(from, &kept) != 0) die("fstat");
+    if ((off_t)status.stx_size > kept.st_size &&
+        (ftruncate(to, kept.st_size) != 0 || ftruncate(to, (off_t)status.stx_size) != 0)) die("ftruncate");
+    close(from);
+    close(to);
+    snprintf(done, sizeof done, "%s/failed", store);
+    if (rename(order, done) != 0) die(order);
+    return 1;
+}
+
+// At the stop before a system call: it is not made and answers EIO.
+static void refuse_call(pid_t who) {
+    struct user_regs_struct registers;
+    if (ptrace(PTRACE_GETREGS, who, 0, &registers) != 0) die("registers");
+    registers.orig_rax = (unsigned long long)-1;
+    registers.rax = (unsigned long long)-EIO;
+    if (ptrace(PTRACE_SETREGS, who, 0, &registers) != 0) die("registers");
+}
+
 static void stop_at_syncs(void) {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -207,7 +250,8 @@ static int run(const char *store, char **arguments) {
                 snprintf(path, sizeof path, "/proc/%d/fd/%llu", who, (unsigned long long)info.seccomp.args[0]);
                 int file = open(path, O_RDONLY);
                 if (file >= 0) {
-                    keep(store, file);
+                    if (fails(store, path, file)) refuse_call(who);
+                    else keep(store, file);
                     close(file);
                     syncs++;
                 }

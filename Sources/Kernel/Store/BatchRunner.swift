@@ -9,13 +9,12 @@ final class BatchRunner {
     private let connection: Connection
     private let chain: AuditChain
     private let logPageCounter = UnsafeMutablePointer<Int32>.allocate(capacity: 1)
-    /// Set for good when the disk failed to sync: the kernel may have dropped what it could not write, so nothing that
-    /// a later sync says can be believed. A restart reads what is really there.
-    private var fault: StoreError?
+    private let fault: StoreFault
 
-    init(_ connection: Connection, chain: AuditChain) {
+    init(_ connection: Connection, chain: AuditChain, fault: StoreFault) {
         self.connection = connection
         self.chain = chain
+        self.fault = fault
         logPageCounter.initialize(to: 0)
         connection.countLogPages(into: logPageCounter)
     }
@@ -27,19 +26,27 @@ final class BatchRunner {
 
     var newestAuditRecord: UInt64 { chain.head.sequence }
 
+    /// As the last connection, which moves the whole log into the database. After a fault the log is all that can be
+    /// believed: it stays for the next start.
     func close() {
-        _ = try? connection.checkpoint(SQLITE_CHECKPOINT_TRUNCATE)
+        if fault.error == nil { checkpoint(SQLITE_CHECKPOINT_TRUNCATE) }
+        if fault.error != nil { connection.keepLogOnClose() }
         connection.close()
     }
 
     /// The log can start over only when all of it is in the database, and under steady load only the writer can see
     /// to that. The checkpointer has moved the bulk; this moves the few pages that were added since.
-    func finishCheckpoint() { _ = try? connection.checkpoint() }
+    func finishCheckpoint() { checkpoint(SQLITE_CHECKPOINT_PASSIVE) }
+
+    /// One that fails for want of space leaves the log longer; a failed sync ends the store, see `StoreFault`.
+    private func checkpoint(_ mode: Int32) {
+        do throws(StoreError) { _ = try connection.checkpoint(mode) } catch { fault.note(error) }
+    }
 
     /// Afterwards each request either is durable or has its `failure` set.
     func commit(_ batch: [WriteRequest]) {
-        if let fault {
-            for request in batch { request.failure = fault }
+        if let error = fault.error {
+            for request in batch { request.failure = error }
             return
         }
         switch attempt(batch, savepoints: false) {
@@ -128,18 +135,8 @@ final class BatchRunner {
 
     private func commitFailed(_ batch: [WriteRequest], _ error: StoreError) {
         if case .full = error, batch.count > 1 { return commitOneByOne(batch) }
-        if case .failed(let code, let message) = error, Self.isFinal(code) {
-            fault = .refused(Problem(
-                500, "store-failed",
-                "the store failed to write (\(code): \(message)) and takes no more changes: see the disk, then restart"))
-        }
-        for request in batch where request.failure == nil { request.failure = fault ?? error }
-    }
-
-    /// A failed sync, or a database that is not one any more. A failed write is not: nothing of it was acknowledged.
-    private static func isFinal(_ code: Int32) -> Bool {
-        let sync: [Int32] = [SQLITE_IOERR | 4 << 8, SQLITE_IOERR | 5 << 8]  // SQLITE_IOERR_FSYNC, _DIR_FSYNC: macros
-        return sync.contains(code) || code & 0xFF == SQLITE_CORRUPT || code & 0xFF == SQLITE_NOTADB
+        fault.note(error)
+        for request in batch where request.failure == nil { request.failure = fault.error ?? error }
     }
 
     /// For a nearly full disk: a large request must not take small ones down. Three refusals in a row and the disk
@@ -154,7 +151,7 @@ final class BatchRunner {
             let outcome = attempt([request], savepoints: false)
             if case .commitFailed(let error) = outcome { commitFailed([request], error) }
             refusals = request.failure == .full ? refusals + 1 : 0
-            if fault != nil { return commit(batch.filter { $0.failure == nil }) }
+            if fault.error != nil { return commit(batch.filter { $0.failure == nil }) }
         }
     }
 }

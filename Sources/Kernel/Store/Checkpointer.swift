@@ -13,17 +13,19 @@ final class Checkpointer: @unchecked Sendable {
     private let stopping = Atomic<Bool>(false)
     private let connection: Connection
     private let threshold: Int
+    private let fault: StoreFault
     private let statistics: StoreStatistics
 
-    init(_ connection: sending Connection, threshold: Int, statistics: StoreStatistics) {
+    init(_ connection: sending Connection, threshold: Int, fault: StoreFault, statistics: StoreStatistics) {
         self.connection = connection
         self.threshold = threshold
+        self.fault = fault
         self.statistics = statistics
     }
 
     /// On the writer thread, between two commits. `finish` moves the rest; the log then starts over.
     func afterCommit(logPages: Int, finish: () -> Void) {
-        guard logPages >= threshold, !running.load(ordering: .acquiring) else { return }
+        guard logPages >= threshold, !running.load(ordering: .acquiring), fault.error == nil else { return }
         if moved.exchange(false, ordering: .acquiringAndReleasing) {
             finish()
         } else {
@@ -43,17 +45,27 @@ final class Checkpointer: @unchecked Sendable {
         while true {
             if stopping.load(ordering: .sequentiallyConsistent) { return }
             if wanted.exchange(false, ordering: .sequentiallyConsistent) {
-                // A checkpoint that fails (a full disk) leaves the log longer; the next commit asks again.
-                if (try? connection.checkpoint()) != nil {
-                    statistics.checkpoints.wrappingAdd(1, ordering: .relaxed)
-                    moved.store(true, ordering: .releasing)
-                }
+                move()
                 running.store(false, ordering: .releasing)
                 continue
             }
             doorbell.wait {
                 wanted.load(ordering: .sequentiallyConsistent) || stopping.load(ordering: .sequentiallyConsistent)
             }
+        }
+    }
+
+    /// Syncs what it moved as well: SQLite itself does that only when nothing is left in the log, and under load that
+    /// moment is the writer's, between two commits.
+    private func move() {
+        do throws(StoreError) {
+            let pages = try connection.checkpoint()
+            if pages.moved < pages.log { try connection.syncDatabase() }
+            statistics.checkpoints.wrappingAdd(1, ordering: .relaxed)
+            moved.store(true, ordering: .releasing)
+        } catch {
+            // Out of space: the log grows, and the next commit asks again. A failed sync: the end of the store.
+            fault.note(error)
         }
     }
 }

@@ -155,9 +155,24 @@ final class Connection {
         var log: Int32 = 0
         var moved: Int32 = 0
         let status = sqlite3_wal_checkpoint_v2(handle, nil, mode, &log, &moved)
-        guard status == SQLITE_OK || status & 0xFF == SQLITE_BUSY else { throw error(status) }
+        guard status == SQLITE_OK || status & 0xFF == SQLITE_BUSY else { throw syncError(status) }
         return (Int(log), Int(moved))
     }
+
+    /// Waits until what a checkpoint has moved into the database is on the disk.
+    func syncDatabase() throws(StoreError) {
+        let status = cm_sqlite_sync_database(handle)
+        guard status == SQLITE_OK else { throw syncError(status) }
+    }
+
+    /// Pages that a failed sync has dropped are not in the database, whatever the reason was, a full disk included.
+    private func syncError(_ status: Int32) -> StoreError {
+        guard StoreFault.isFailedSync(status) else { return error(status) }
+        return .failed(code: status, message: "the database file cannot be synced, errno \(errno)")
+    }
+
+    /// The log survives the end of the last connection as it is.
+    func keepLogOnClose() { _ = cm_sqlite_keep_log_on_close(handle) }
 
     /// Has SQLite report the pages in the log after each commit. `counter` must outlive the connection.
     func countLogPages(into counter: UnsafeMutablePointer<Int32>) {

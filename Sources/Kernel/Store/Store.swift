@@ -12,6 +12,7 @@ public final class Store: Sendable {
     private let writer: Writer
     private let readers: ReaderPool
     private let checkpointer: Checkpointer
+    private let fault: StoreFault
     private struct Held: Sendable {
         var threads: [StoreThread]
         var lock: DirectoryLock
@@ -25,6 +26,8 @@ public final class Store: Sendable {
     public var newestAuditRecord: UInt64 { writer.newestAuditRecord }
 
     public var statistics: StoreStatistics { writer.statistics }
+    /// Why the store takes no more changes until a restart; nil while it is sound.
+    public var failure: Problem? { fault.error?.problem }
     /// Writes that wait or run now.
     public var queueDepth: Int { writer.depth }
 
@@ -55,15 +58,17 @@ public final class Store: Sendable {
         self.directory = directory
         let chain = try AuditChain(connection, signer: signer)
         auditKey = signer.publicKey
-        let batches = BatchRunner(connection, chain: chain)
+        let fault = StoreFault()
+        let batches = BatchRunner(connection, chain: chain, fault: fault)
         let statistics = StoreStatistics()
         let checkpointer = Checkpointer(
             try Connection(path: path, mode: .checkpointer, options: options), threshold: options.checkpointPages,
-            statistics: statistics)
+            fault: fault, statistics: statistics)
         let writer = Writer(batches, checkpointer: checkpointer, statistics: statistics, options: options)
         let readers = ReaderPool(options: options)
         self.writer = writer
         self.checkpointer = checkpointer
+        self.fault = fault
         self.readers = readers
         var threads = [
             try StoreThread(name: "store-writer") { writer.run() },
