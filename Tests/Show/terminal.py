@@ -5,6 +5,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import time
@@ -46,6 +47,9 @@ class Terminal:
     def __init__(self, core, session, offset=None, mode="typist"):
         self.socket = socket.create_connection((core.host, core.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if core.url.startswith("https"):
+            authority = ssl.create_default_context(cafile=os.path.join(core.data, "keys", "ca.pem"))
+            self.socket = authority.wrap_socket(self.socket, server_hostname=core.host)
         query = f"?mode={mode}" + (f"&offset={offset}" if offset is not None else "")
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall((
@@ -79,7 +83,9 @@ class Terminal:
             data = self._parse()
             if data:
                 return data
-            if not select.select([self.socket], [], [], seconds)[0]:
+            # Of a TLS record a part may be here already: then the socket itself has nothing to say.
+            waits = not (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending())
+            if waits and not select.select([self.socket], [], [], seconds)[0]:
                 raise TimeoutError("no output")
             piece = self.socket.recv(1 << 20)
             if not piece:
