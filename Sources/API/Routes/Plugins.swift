@@ -61,7 +61,11 @@ private let pluginSchema = Schema.object([
     .required("state", .string("refused, awaiting-approval, waiting, off, loading, running, stopping, failed, fenced or missing.")),
     .optional("name", .string()), .optional("summary", .string()), .optional("version", .string()),
     .optional("file", .string()), .optional("sha256", .string()), .optional("signer", .any("The Ed25519 key, or null.")),
-    .optional("code", .string("Why it does not run.")), .optional("reason", .string()), .optional("remedy", .string()),
+    .optional("replacement", .object([
+        .required("version", .string()), .required("sha256", .string()), .required("signer", .any("The Ed25519 key, or null.")),
+        .required("capabilities", .array(.string())),
+    ])),
+    .optional("code", .string("Why it, or its replacement, does not run.")), .optional("reason", .string()), .optional("remedy", .string()),
     .optional("provides", .array(.string())), .optional("requires", .array(.string())), .optional("wants", .array(.string())),
     .optional("capabilities", .array(.string())), .optional("granted", .array(.string())), .optional("routes", .array(.string())),
     .optional("images", .integer()), .optional("generation", .integer()), .optional("image_bytes", .integer()),

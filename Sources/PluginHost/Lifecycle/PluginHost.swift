@@ -104,7 +104,7 @@ public final class PluginHost: Sendable {
     /// Grants what the file that stands there asks for. Holds for id, capabilities and signing key; an unsigned file's for its
     /// hash.
     public func approve(_ id: String, by principal: Principal) async throws(Problem) {
-        guard let record = records[id], let file = record.file else { throw .notFound("there is no plugin \"\(id.prefix(64))\"") }
+        guard let record = records[id], let file = record.replacement ?? record.file else { throw .notFound("there is no plugin \"\(id.prefix(64))\"") }
         let wanted = extra(file)
         guard !wanted.isEmpty else {
             throw .conflict("plugin-nothing-to-approve", "\(id) asks for nothing beyond what every plugin is granted")
@@ -136,7 +136,7 @@ public final class PluginHost: Sendable {
 
     /// Removes the plugin's file (also of one that cannot be loaded), and so the plugin.
     public func uninstall(_ id: String, by principal: Principal) async throws(Problem) {
-        guard let record = records[id], let path = record.file?.path else { throw .notFound("there is no file of a plugin \"\(id.prefix(64))\"") }
+        guard let record = records[id], let path = (record.replacement ?? record.file)?.path else { throw .notFound("there is no file of a plugin \"\(id.prefix(64))\"") }
         let act = AuditRecord(principal: principal, action: "plugin.uninstall", target: id)
         try await environment.kernel.store.write { (transaction) throws(StoreError) in try transaction.audit(act) }
         do throws(SystemError) {

@@ -25,6 +25,8 @@ struct PluginRecord: Sendable {
     var state: State
     var file: PluginFile?
     var refusal: PluginRefusal?
+    /// What stands in the directory in place of `file`, while the version that runs goes on: `refusal` says why.
+    var replacement: PluginFile?
     var instance: PluginInstance?
     /// Loaded versions of this process.
     var images = 0
@@ -46,6 +48,13 @@ struct PluginRecord: Sendable {
             object["file"] = .string(file.path.split(separator: "/").last.map(String.init) ?? file.path)
             object["sha256"] = .string(file.sha256)
             object["signer"] = file.signer.map { .string($0) } ?? .null
+        }
+        if let replacement {
+            object["replacement"] = .object([
+                "version": .string(replacement.note.version.description), "sha256": .string(replacement.sha256),
+                "signer": replacement.signer.map { .string($0) } ?? .null,
+                "capabilities": .array(replacement.note.capabilities.map { .string($0) }),
+            ])
         }
         if let refusal {
             object["code"] = .string(refusal.code)

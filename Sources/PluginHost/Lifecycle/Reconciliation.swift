@@ -40,6 +40,7 @@ extension PluginHost {
         record.state = state
         record.file = file ?? record.file
         record.refusal = refusal
+        record.replacement = nil
         records.set(record)
     }
 
@@ -69,8 +70,37 @@ extension PluginHost {
                     PluginRefusal("plugin-duplicate", "\(name) has the id \(id), which another file of the directory has too", remedy: "remove one of the two"))
             }
             seen.insert(id)
-            if let (state, refusal) = objection(to: file) { return note(id, state, file, refusal) }
+            if let (state, refusal) = objection(to: file) {
+                if !goesOn(id, beside: file, refusal, &wanted) { note(id, state, file, refusal) }
+                return
+            }
             wanted[id] = file
+            if records[id]?.instance?.sha256 == file.sha256 { noteReplacement(id, nil, nil) }
+        }
+    }
+
+    /// A new version that may not run, or could not, does not end the one that does; what speaks against that one too, does.
+    private func goesOn(
+        _ id: String, beside file: PluginFile, _ refusal: PluginRefusal, _ wanted: inout [String: PluginFile]
+    ) -> Bool {
+        guard let record = records[id], record.state == .running, let running = record.instance, let old = record.file,
+            old.sha256 == running.sha256, old.sha256 != file.sha256, objection(to: old) == nil
+        else { return false }
+        wanted[id] = old
+        if record.refusal != refusal {
+            environment.log.warning(
+                "plugin.replacement-refused",
+                ["plugin": .string(id), "code": .string(refusal.code), "reason": .string(refusal.description)])
+        }
+        noteReplacement(id, file, refusal)
+        return true
+    }
+
+    /// What stands in the directory and does not run, beside what does.
+    private func noteReplacement(_ id: String, _ file: PluginFile?, _ refusal: PluginRefusal?) {
+        records.change(id) { record in
+            record.replacement = file
+            record.refusal = refusal
         }
     }
 
@@ -170,7 +200,14 @@ extension PluginHost {
         for instance in fresh { startFresh(instance) }
         for (old, new) in upgrades {
             upgrade(old, new)
-            if records[new.id]?.instance === new { records.change(new.id) { $0.file = wanted[new.id] } }
+            if records[new.id]?.instance === new {
+                records.change(new.id) { record in
+                    record.file = wanted[new.id]
+                    record.replacement = nil
+                }
+            } else {
+                records.change(old.id) { $0.replacement = wanted[new.id] }
+            }
         }
     }
 
@@ -181,7 +218,7 @@ extension PluginHost {
         }
         guard hasOld else { return note(file.note.id, .failed, file, refusal) }
         environment.log.warning("plugin.upgrade-failed", ["plugin": .string(file.note.id), "version": .string(file.note.version.description), "reason": .string(refusal.description)])
-        records.change(file.note.id) { $0.refusal = refusal }
+        noteReplacement(file.note.id, file, refusal)
     }
 
     /// Copy, probe, image, `load`.
