@@ -110,7 +110,7 @@ public struct Jobs: Sendable {
     let table: HostTable<cm_jobs>
 
     /// Offers a kind, in `load`. `run` returns soon and ends the attempt from wherever it likes; `cancel` hears that an
-    /// attempt is to end: cancelled, out of time, or the plugin quiesces.
+    /// attempt is to end: cancelled, out of time, or the plugin quiesces, which it has heard of before then.
     @discardableResult
     public func kind(
         _ kind: JobKind, cancel: @escaping (UInt64) -> Void = { _ in }, run: @escaping (JobAttempt) -> Void

@@ -112,6 +112,7 @@ final class CoreProcess: Sendable {
         let sockets = try Respawn.inherited() ?? ListeningSocket.openAll(at: address, count: loops.count)
         let pipeline = CoreRoutes.pipeline(kernel, configuration, table, log)
         var settings = HTTPServerConfiguration()
+        settings.refuseWithProblems()
         settings.unauthenticatedPerAddress = configuration[CoreConfiguration.strangersPerAddress]
         settings.connectionsPerLoop = configuration[CoreConfiguration.connections]
         settings.trustedProxies = configuration[CoreConfiguration.trustedProxies].compactMap { AddressRange($0) }

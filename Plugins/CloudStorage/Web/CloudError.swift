@@ -73,11 +73,29 @@ struct CloudError: Error, Sendable {
         }
     }
 
+    private var title: String {
+        switch httpStatus {
+        case 400: "Bad Request"
+        case 403: "Forbidden"
+        case 404: "Not Found"
+        case 409: "Conflict"
+        case 413: "Content Too Large"
+        case 416: "Range Not Satisfiable"
+        case 429: "Too Many Requests"
+        case 500: "Internal Server Error"
+        case 502: "Bad Gateway"
+        case 503: "Service Unavailable"
+        case 504: "Gateway Timeout"
+        case 507: "Insufficient Storage"
+        default: "Error"
+        }
+    }
+
     /// A problem document (RFC 9457) with the store's own words beside ours.
     var problem: JSONObject {
         var document: JSONObject = [
-            "type": .string("urn:client-manager:problem:" + code), "status": .integer(Int64(httpStatus)), "code": .string(code),
-            "detail": .string(detail),
+            "type": .string("urn:client-manager:problem:" + code), "title": .string(title), "status": .integer(Int64(httpStatus)),
+            "code": .string(code), "detail": .string(detail),
         ]
         if let store {
             document["store"] = [

@@ -55,10 +55,13 @@ enum DocsPage {
           return node;
         }
 
+        // An optional member may be null as well: ["string", "null"].
+        function typeOf(schema) { return [].concat(schema.type)[0]; }
+
         function example(schema) {
           if (!schema) return null;
           if (schema.enum) return schema.enum[0];
-          switch (schema.type) {
+          switch (typeOf(schema)) {
             case "string": return "";
             case "integer": case "number": return schema.minimum || 0;
             case "boolean": return false;
@@ -76,13 +79,13 @@ enum DocsPage {
 
         function describe(schema) {
           if (!schema) return "";
-          if (schema.enum) return schema.enum.join(" | ");
-          if (schema.type === "array") return "array of " + describe(schema.items);
-          return schema.type || "any";
+          if (schema.enum) return schema.enum.filter(choice => choice !== null).join(" | ");
+          if (typeOf(schema) === "array") return "array of " + describe(schema.items);
+          return typeOf(schema) || "any";
         }
 
         function members(schema) {
-          if (!schema || schema.type !== "object" || !schema.properties) return [];
+          if (!schema || typeOf(schema) !== "object" || !schema.properties) return [];
           const required = schema.required || [];
           return Object.entries(schema.properties).map(([name, member]) => element("tr", {},
             element("td", {}, element("code", {}, name + (required.includes(name) ? "" : "?"))),
@@ -101,7 +104,7 @@ enum DocsPage {
           const content = item.requestBody && Object.entries(item.requestBody.content)[0];
           const schema = content && content[1].schema;
           const body = content && element("textarea", { spellcheck: false });
-          if (body && schema.type === "object") body.value = JSON.stringify(example(schema), null, 2);
+          if (body && typeOf(schema) === "object") body.value = JSON.stringify(example(schema), null, 2);
           const output = element("pre", { hidden: true });
           const button = element("button", { type: "button" }, "Try it");
           button.addEventListener("click", async () => {

@@ -30,7 +30,7 @@ private func clientReadRoutes(_ scoped: ScopedClients) -> [Route] {
                 .query("facts", .string("Paths of facts to show, with commas between them.", length: 1...1_024)),
                 Reading.limit, Reading.cursor,
             ],
-            answers: [Route.Answer(200, "Clients.", page(clientSchema))]
+            answers: [Route.Answer(200, "Clients.", page(clientSchema, .required("total", .integer("Clients in all."))))]
         ) { (request) async throws(Problem) in
             let (allowed, denied) = scoped.scope(request.principal, .readClients)
             let sort = request.query["sort"] ?? "id"
@@ -188,8 +188,8 @@ private func clientActRoutes(_ scoped: ScopedClients, _ enrollment: Enrollment) 
 
 // MARK: JSON
 
-func page(_ item: Schema) -> Schema {
-    .object([.required("items", .array(item)), .required("next", .any("Cursor of the next page, or null."))])
+func page(_ item: Schema, _ more: Schema.Member...) -> Schema {
+    .object([.required("items", .array(item)), .required("next", .any("Cursor of the next page, or null."))] + more)
 }
 
 private let clientSchema = Schema.object([

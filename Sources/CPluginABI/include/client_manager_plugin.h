@@ -624,8 +624,8 @@ typedef struct cm_job_callbacks {
    * after its time every call with it answers CM_E_GONE. `job` is JSON {"id", "attempt", "fence", "arguments"}, `checkpoint` the
    * last one or empty. */
   void (*CM_NULLABLE run)(void *CM_NULLABLE context, cm_handle attempt, cm_text job, cm_bytes checkpoint);
-  /* [own] The attempt is to end soon: cancelled, out of time, or the plugin quiesces. 30 s later it is over in any case (10 s
-   * when the plugin quiesces). */
+  /* [own] The attempt is to end soon: cancelled, out of time, or the plugin quiesces (then `quiesce` has returned before). 30 s
+   * later it is over in any case (10 s when the plugin quiesces). */
   void (*CM_NULLABLE cancel)(void *CM_NULLABLE context, cm_handle attempt);
   /* [own] Last call. */
   void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);

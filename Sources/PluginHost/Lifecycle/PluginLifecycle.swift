@@ -30,10 +30,13 @@ extension PluginInstance {
 
     func quiesce() -> PluginRefusal? {
         phase = .quiescing
+        if let function = image.table.quiesce {
+            let foreign = Foreign(image.table.context)
+            if let refusal = outcome(of: "quiesce", { function(foreign.pointer, $0) }) { return refusal }
+        }
+        // Only now: the plugin must be able to tell this from an operator's cancel.
         askAttemptsToEnd()
-        guard let function = image.table.quiesce else { return nil }
-        let foreign = Foreign(image.table.context)
-        return outcome(of: "quiesce") { function(foreign.pointer, $0) }
+        return nil
     }
 
     func resume() -> PluginRefusal? {

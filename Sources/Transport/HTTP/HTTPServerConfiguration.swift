@@ -25,6 +25,10 @@ public struct HTTPServerConfiguration: Sendable {
     public var connectionsPerLoop = 60_000
     /// Ranges of proxies whose `Forwarded`, `X-Forwarded-For` and PROXY v2 lines are believed; empty: nobody's.
     public var trustedProxies: [AddressRange] = []
+    /// Content type and body of the answer to what was no request, before anybody routes it. Must not wait.
+    public var refusalBody: @Sendable (HTTPRefusal) -> (contentType: String, bytes: [UInt8]) = {
+        ("text/plain; charset=utf-8", Array("\($0.message)\n".utf8))
+    }
 
     public init() {}
 }

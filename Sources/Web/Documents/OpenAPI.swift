@@ -76,7 +76,7 @@ public enum OpenAPI {
             described.first { $0["in"]?.string == "path" && $0["name"]?.string == name } ?? pathParameters(route)[index]
         }
         let parameters = path + described.filter { $0["in"]?.string != "path" }
-        operation["parameters"] = parameters.isEmpty ? nil : OpenAPIText.prefixed(.array(parameters), by: owner)
+        if !parameters.isEmpty { operation["parameters"] = OpenAPIText.prefixed(.array(parameters), by: owner) }
         var responses = self.responses(route)
         for response in own.object["responses"]?.object ?? [:] {
             responses[response.key] = OpenAPIText.prefixed(response.value, by: owner)

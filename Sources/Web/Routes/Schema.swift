@@ -150,11 +150,21 @@ extension Schema {
 
     private static func objectDocument(_ members: [Member], _ text: String) -> JSONValue {
         var properties = JSONObject()
-        for member in members { properties[member.name] = member.schema.document }
+        for member in members {
+            properties[member.name] = member.isRequired ? member.schema.document : orNull(member.schema.document)
+        }
         var object: JSONObject = ["type": "object", "properties": .object(properties), "additionalProperties": false]
         let required = members.filter(\.isRequired).map { JSONValue.string($0.name) }
         if !required.isEmpty { object["required"] = .array(required) }
         return described(text, object)
+    }
+
+    /// An optional member may be there and `null`, in what is sent and in what is answered.
+    private static func orNull(_ document: JSONValue) -> JSONValue {
+        guard var object = document.object, let type = object["type"] else { return document }
+        object["type"] = .array([type, "null"])
+        if let choices = object["enum"]?.array { object["enum"] = .array(choices + [.null]) }
+        return .object(object)
     }
 
     private static func described(_ text: String, _ object: JSONObject) -> JSONValue {
