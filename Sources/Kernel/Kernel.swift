@@ -57,6 +57,7 @@ public final class Kernel: Sendable {
     public let audit: Audit
     public let outbox: Outbox
     private let auditSinks: AuditSinks
+    public let auditArchive: AuditArchive
     public let identity: IdentityService
     public let security: Security
     public let clients: Clients
@@ -116,6 +117,7 @@ public final class Kernel: Sendable {
             departures.note(event)
         }
         auditSinks = AuditSinks(store: store, audit: audit, targets: options.auditSinks)
+        auditArchive = AuditArchive(store: store, audit: audit, settings: settings, events: events, metrics: metrics)
         outbox = try await Outbox.load(
             store: store, events: events, audit: audit, safe: safe, sender: HTTPWebhookSender()
         ) { [clients] selector, client in
@@ -198,6 +200,9 @@ public final class Kernel: Sendable {
         auditSinks.start(on: loop) { [log] problem in
             log.error("audit.sink-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
+        auditArchive.start(on: loop) { [log] problem in
+            log.warning("audit.archive-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+        }
         audit.start(on: loop) { [log] problem in
             log.error("audit.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -227,6 +232,7 @@ public final class Kernel: Sendable {
         outputs.stop()
         outbox.stop()
         auditSinks.stop()
+        auditArchive.stop()
         await audit.stop()
         // Closing joins the store's threads, which a loop must not wait for; the pool's thread may.
         let pool = BlockingPool(name: "closing", threads: 1, queue: 1)

@@ -71,10 +71,23 @@ public final class Audit: Sendable {
             olderThan: now - days * 86_400_000, by: Principal(kind: .system, id: "audit", correlation: "retention"))
     }
 
+    /// True: there are records that the setting would have removed, if the archive had them.
+    func retentionWaitsForArchive(now: UInt64) async throws(Problem) -> Bool {
+        guard let settings else { return false }
+        let days = UInt64(settings.integer(.auditRetentionDays))
+        guard days > 0, now > days * 86_400_000 else { return false }
+        let limit = now - days * 86_400_000
+        return try await store.read { (reader) throws(StoreError) in
+            guard let archived = try ArchivePosition.archived(reader) else { return false }
+            return try reader.exists(
+                "SELECT 1 FROM audit_checkpoints WHERE time_ms < ? AND sequence > ? LIMIT 1", limit, archived)
+        }
+    }
+
     /// Removes the records before the newest signed checkpoint that is older than `limit` (Unix milliseconds).
     @discardableResult
     public func cut(olderThan limit: UInt64, by principal: Principal) async throws(Problem) -> UInt64? {
-        try await AuditRetention(store: store).cut(olderThan: limit, by: principal)
+        try await AuditRetention(store: store, mindsArchive: settings != nil).cut(olderThan: limit, by: principal)
     }
 
     /// Verifies the live trail on a thread of its own.

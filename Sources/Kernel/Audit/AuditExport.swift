@@ -4,7 +4,8 @@ import JSON
 /// that a cut file is recognised. Pulled piece by piece, each a short read.
 public struct AuditExport: Sendable {
     private let audit: Audit
-    private let last: AuditCheckpoint
+    /// The signed record that it ends with.
+    private let last: UInt64
     private var position: UInt64
     private var begun = false
 
@@ -14,15 +15,22 @@ public struct AuditExport: Sendable {
     public init(_ audit: Audit, from: UInt64 = 1) async throws(Problem) {
         guard let last = try await audit.checkpoint() else { throw .notFound("the audit trail is empty") }
         self.audit = audit
-        self.last = last
+        self.last = last.sequence
         position = from > 0 ? from - 1 : 0
+    }
+
+    /// The part between two signed checkpoints: the same bytes whenever it is read.
+    init(_ audit: Audit, after position: UInt64, through last: UInt64) {
+        self.audit = audit
+        self.position = position
+        self.last = last
     }
 
     /// The next lines, about a hundred kilobytes; `nil` at the end.
     public mutating func next() async throws(Problem) -> [UInt8]? {
         if !begun { return try await header() }
-        guard position < last.sequence else { return nil }
-        let (start, end) = (position, last.sequence)
+        guard position < last else { return nil }
+        let (start, end) = (position, last)
         let (text, reached) = try await audit.store.read { (reader) throws(StoreError) in
             var text: [UInt8] = []
             let lines = try reader.all(

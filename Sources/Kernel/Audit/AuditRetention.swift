@@ -5,6 +5,8 @@ struct AuditRetention: Sendable {
     /// The record that says so. It stands in the rest, hence cannot be forged without breaking the chain.
     static let action = "audit.cut"
     let store: Store
+    /// With the archive on, what it does not have yet stays.
+    let mindsArchive: Bool
 
     /// Removes records up to the newest checkpoint that is older than `limit` (Unix milliseconds), a few thousand per
     /// transaction; after each of them the trail verifies.
@@ -18,31 +20,47 @@ struct AuditRetention: Sendable {
                 """, limit
             ) { (row) throws(StoreError) in row.optionalUnsigned(0) } ?? nil
         }
-        guard let target else { return nil }
+        guard let target = try await withinArchive(target) else { return nil }
         let record = AuditRecord(
             principal: principal, action: Self.action, detail: ["through": .integer(Int64(clamping: target))])
         try await store.write { (transaction) throws(StoreError) in
             try transaction.audit(record)
-            _ = try Self.removeInterval(transaction, target)
+            _ = try removeInterval(transaction, target)
         }
         while try await store.write({ (transaction) throws(StoreError) in
-            try Self.removeInterval(transaction, target)
+            try removeInterval(transaction, target)
         }) {}
         return target
     }
 
+    /// The newest checkpoint up to `target` that the archive has; `nil`: none that would remove anything.
+    private func withinArchive(_ target: UInt64?) async throws(Problem) -> UInt64? {
+        guard mindsArchive, let target else { return target }
+        return try await store.read { (reader) throws(StoreError) in
+            guard let archived = try ArchivePosition.archived(reader), archived < target else { return target }
+            return try reader.first(
+                """
+                SELECT max(sequence) FROM audit_checkpoints
+                WHERE sequence <= ? AND sequence >= (SELECT min(sequence) FROM audit_records)
+                """, archived
+            ) { (row) throws(StoreError) in row.optionalUnsigned(0) } ?? nil
+        }
+    }
+
     /// Removes the records up to the first checkpoint that has records before it.
     /// - Returns: false when nothing up to `target` is left.
-    private static func removeInterval(
+    private func removeInterval(
         _ transaction: borrowing Transaction, _ target: UInt64
     ) throws(StoreError) -> Bool {
+        // Asked anew each time: the archive may have been turned on since, and begins with what it finds.
+        let archived = mindsArchive ? try ArchivePosition.archived(transaction) : nil
         let boundary = try transaction.first(
             """
             SELECT min(sequence) FROM audit_checkpoints
             WHERE sequence <= ? AND sequence >= (SELECT min(sequence) FROM audit_records)
             """, target
         ) { (row) throws(StoreError) in row.optionalUnsigned(0) } ?? nil
-        guard let boundary else { return false }
+        guard let boundary, boundary <= archived ?? .max else { return false }
         try transaction.run("DELETE FROM audit_records WHERE sequence <= ?", boundary)
         try transaction.run("DELETE FROM audit_checkpoints WHERE sequence < ?", boundary)
         return boundary < target

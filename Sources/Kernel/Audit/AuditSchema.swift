@@ -25,6 +25,17 @@ extension Audit {
                 key TEXT NOT NULL,
                 signature BLOB NOT NULL
             ) STRICT;
-            """)
+            """),
+        Migration(area: "audit", version: 2, sql: """
+            CREATE TABLE audit_archive (
+                destination TEXT PRIMARY KEY,
+                position INTEGER NOT NULL,
+                planned INTEGER,
+                segments INTEGER NOT NULL,
+                missing INTEGER NOT NULL,
+                last_key TEXT NOT NULL,
+                archived_ms INTEGER NOT NULL
+            ) STRICT, WITHOUT ROWID
+            """),
     ]
 }

@@ -99,10 +99,23 @@ public enum AuditVerification {
             }
             switch line {
             case .header(let publicKey, let anchor):
-                guard verifier == nil else { throw .invalid("\(file) has a second header in line \(number)") }
                 let key: P256.PublicKey
                 do { key = try P256.PublicKey(spki: publicKey) } catch {
                     throw .invalid("the public key of \(file) is no P-256 key")
+                }
+                if var going = verifier {
+                    // Segments of an archive one after the other.
+                    guard going.report.key == key.fingerprint else {
+                        throw .invalid("\(file) has a header of another key in line \(number): segments of one core belong together")
+                    }
+                    if endsSigned {
+                        going.goOn(after: anchor)
+                    } else {
+                        going.fail(going.report.last + 1, "the segment before line \(number) ends without its signed checkpoint: its tail is missing")
+                    }
+                    verifier = going
+                    if !going.isSound { return going.report }
+                    continue
                 }
                 if let dataDirectory, try self.publicKey(dataDirectory) != key {
                     throw .invalid("\(file) was signed by another core (key \(key.fingerprint))")

@@ -49,6 +49,18 @@ struct AuditVerifier: Sendable {
         report.signedThrough = anchor.sequence
     }
 
+    /// The next segment of an archive begins: right where the one before ended, at the checkpoint that ended it.
+    mutating func goOn(after anchor: AuditCheckpoint?) {
+        guard isSound else { return }
+        guard let anchor else { return fail(next, "a segment that begins at record 1 stands where record \(next) belongs") }
+        if anchor.sequence < next - 1 {
+            return fail(anchor.sequence + 1, "a segment that begins at record \(anchor.sequence + 1) stands where record \(next) belongs")
+        }
+        // With the same rules as a checkpoint in the middle: signed, and of the hash that was reached.
+        checkpoint(anchor)
+        if isSound { report.checkpoints -= 1 }
+    }
+
     mutating func record(_ line: AuditLine) {
         guard isSound else { return }
         let sequence = line.entry.sequence

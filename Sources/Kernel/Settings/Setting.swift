@@ -7,6 +7,8 @@ public struct Setting: Sendable {
         case integer(ClosedRange<Int>)
         case bool
         case choice([String])
+        /// So many bytes at most; `fault` says what is wrong with a text, `nil` when nothing is.
+        case text(maximum: Int, fault: @Sendable (String) -> String?)
         /// A list of short texts.
         case strings(maximum: Int)
     }
@@ -34,6 +36,10 @@ public struct Setting: Sendable {
         case .choice(let choices):
             guard let text = value.string else { return "must be text, not \(value.kindName)" }
             return choices.contains(text) ? nil : "is \"\(text)\" and must be one of \(choices.joined(separator: ", "))"
+        case .text(let maximum, let fault):
+            guard let text = value.string else { return "must be text, not \(value.kindName)" }
+            guard text.utf8.count <= maximum else { return "has \(text.utf8.count) bytes; \(maximum) are allowed" }
+            return fault(text)
         case .strings(let maximum):
             guard let elements = value.array else { return "must be a list of texts, not \(value.kindName)" }
             guard elements.count <= maximum else { return "has \(elements.count) entries; \(maximum) are allowed" }
@@ -42,11 +48,17 @@ public struct Setting: Sendable {
         }
     }
 
+    /// A value as the database keeps it; `nil` when there is none, or one that is not allowed (any more).
+    func valid(_ stored: String?) -> JSONValue? {
+        guard let stored, let value = try? JSONValue(parsing: stored), fault(of: value) == nil else { return nil }
+        return value
+    }
+
     public var schemaKind: String {
         switch kind {
         case .integer: "integer"
         case .bool: "boolean"
-        case .choice: "string"
+        case .choice, .text: "string"
         case .strings: "array"
         }
     }
@@ -80,5 +92,5 @@ extension Setting {
     public static let common: [Setting] = [
         heartbeatSeconds, heartbeatJitterPercent, forgetAfterDays, auditRetentionDays, commandRetentionDays,
         outputRetentionDays, sessionRetentionDays, commandsStopped, commandsStoppedExempt, logLevel,
-    ] + files + transfers
+    ] + files + transfers + archive
 }

@@ -43,9 +43,7 @@ public final class Settings: Sendable {
         }
         let settings = Settings(declared, store: store, events: events)
         for (name, text, milliseconds, actor) in rows {
-            guard let setting = settings.find(name), let value = try? JSONValue(parsing: text),
-                setting.fault(of: value) == nil
-            else { continue }
+            guard let setting = settings.find(name), let value = setting.valid(text) else { continue }
             settings.state.withLock {
                 $0.values[name] = Current(
                     value: value, isChanged: true, changedMilliseconds: milliseconds, changedBy: actor)
@@ -92,7 +90,7 @@ public final class Settings: Sendable {
             object["minimum"] = .integer(Int64(range.lowerBound))
             object["maximum"] = .integer(Int64(range.upperBound))
         case .choice(let choices): object["choices"] = .array(choices.map { .string($0) })
-        case .bool, .strings: break
+        case .bool, .strings, .text: break
         }
         if current.isChanged {
             object["changed_ms"] = .integer(Int64(clamping: current.changedMilliseconds))

@@ -23,6 +23,7 @@ extension Verb {
         .change(
             "GET", "audit export", "/api/v1/audit/export", "The trail as JSON lines with its signed checkpoints.",
             flags: [.query("from", "N", "First record that is wanted.", .integer)], .text),
+        .show("audit archive", "/api/v1/audit/archive", "How far the trail is archived in an object store, and what is in the way."),
         .change("POST", "audit verify", "/api/v1/audit/verify", "Checks the whole trail, hash by hash."),
         .list(
             "events list", "/api/v1/events/recent", "The last events that are still held.",

@@ -28,6 +28,8 @@ final class HostEnvironment: Sendable {
     let agentFile: AgentFile
 
     let threads = ThreadCensus()
+    /// What the kernel keeps objects in.
+    private let objects: CoreObjectStore
     fileprivate let accounts = Mutex<[String: PluginAccounting]>([:])
     /// By plugin id; of plugins that keep something.
     fileprivate let memories = Mutex<[String: PluginMemory]>([:])
@@ -44,6 +46,13 @@ final class HostEnvironment: Sendable {
         storeBytes = options.storeBytes
         log = kernel.log
         services = ServiceRegistry(log: kernel.log)
+        objects = CoreObjectStore(services, handles: handles, loop: loop) { [archive = kernel.auditArchive] in archive.storeChanged() }
+    }
+
+    /// The kernel may use what plugins offer it, once they come.
+    func serveCore() {
+        kernel.auditArchive.use(objects)
+        objects.start()
     }
 }
 

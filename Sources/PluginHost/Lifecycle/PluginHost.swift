@@ -68,6 +68,7 @@ public final class PluginHost: Sendable {
             throw Problem(500, "plugin-directory", "the plugin directory cannot be watched: \(error)")
         }
         control.withLock { $0 = thread }
+        environment.serveCore()
         // First look: without waiting for files to settle, which were there before the core.
         let first = FirstLook()
         thread.post { [self] in

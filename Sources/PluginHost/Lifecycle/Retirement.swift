@@ -31,8 +31,7 @@ final class Retirement {
             deadline = Deadline(milliseconds: isFenced ? 0 : instance.environment.callMilliseconds)
         }
         if stage == .leases {
-            let holders = instance.environment.services.holders(of: instance)
-            if holders.isEmpty || deadline.millisecondsLeft == 0 {
+            if !instance.environment.services.isHeld(instance) || deadline.millisecondsLeft == 0 {
                 heldUntilRevoked = instance.environment.services.revoke(of: instance)
                 stage = .stopping
                 deadline = Deadline(milliseconds: instance.environment.callMilliseconds)

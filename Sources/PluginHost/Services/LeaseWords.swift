@@ -7,6 +7,7 @@ struct LeaseWord: @unchecked Sendable {
     fileprivate let pointer: UnsafeMutablePointer<Atomic<UInt32>>
 
     func clear() { pointer.pointee.store(0, ordering: .releasing) }
+    var isSet: Bool { pointer.pointee.load(ordering: .acquiring) != 0 }
     fileprivate func set() { pointer.pointee.store(1, ordering: .releasing) }
 
     /// What a lease carries: an aligned 32-bit word.

@@ -1,0 +1,1 @@
+../../../Plugins/CloudStorage/service/object_store.h
