@@ -89,7 +89,8 @@ struct CopyRun: Sendable {
     func run(_ attempt: JobAttempt, _ cancellation: Cancellation) throws(CloudError) -> JSONObject {
         switch (from, to) {
         case (.object(let source, let sourceKey), .object(let target, let key)):
-            let size = try Mover(cloud: cloud).move(try remotes.open(source), sourceKey, try remotes.open(target), key, cancellation)
+            let mover = Mover(cloud: cloud, uploads: JobUploads(cloud, remotes), job: attempt.id)
+            let size = try mover.move(try remotes.open(source), sourceKey, try remotes.open(target), key, cancellation)
             return ["size": .integer(size)]
         case (.file(let id), .object(let target, let key)):
             return try upload(id, target, key, from: 0, attempt, cancellation)

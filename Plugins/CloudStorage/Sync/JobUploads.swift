@@ -2,7 +2,8 @@ import JSON
 import PluginKit
 
 /// Uploads in parts that belong to jobs. A job's checkpoint says how far one has come; a record of the plugin's says that there is
-/// one, so that it is given up when its job ends in a moment in which no attempt runs: cancelled, dead, or gone.
+/// one, so that it is given up when its job ends in a moment in which no attempt runs: cancelled, dead, or gone. A job that moves
+/// several objects has a record for each, under its id and a name.
 struct JobUploads: Sendable {
     let cloud: Cloud
     let remotes: Remotes
@@ -32,10 +33,7 @@ struct JobUploads: Sendable {
 
     /// Checkpoint and record are one commit.
     func keep(_ attempt: JobAttempt, _ checkpoint: JSONObject, _ remote: String, _ key: String, _ upload: PartialUpload) throws(CloudError) {
-        let record: JSONObject = [
-            "remote": .string(remote), "key": .string(key), "id": .string(upload.id), "part_bytes": .integer(Int64(upload.partBytes)),
-            "at_ms": .integer(Int64(clamping: cloud.executor.now)),
-        ]
+        let record = record(remote, key, upload)
         try CloudError.kept { () throws(PluginError) in
             let transaction = try cloud.store.begin()
             do throws(PluginError) {
@@ -46,6 +44,25 @@ struct JobUploads: Sendable {
             }
             try attempt.keep(JSONValue.object(checkpoint).serialized(), with: transaction)
         }
+    }
+
+    /// One of the objects of a job, which begins anew after an interruption.
+    static func part(of job: String, _ key: String) -> String { job + "/" + Text.hex(Digest.of(Array(key.utf8), .sha256)) }
+
+    /// An upload that cannot be gone on with. What an earlier attempt began in its place goes first.
+    func began(_ job: String, _ remote: String, _ key: String, _ upload: PartialUpload, _ cancellation: Cancellation) throws(CloudError) {
+        try giveUp(job, cancellation)
+        let record = record(remote, key, upload)
+        try CloudError.kept { () throws(PluginError) in
+            try cloud.store.transaction { (transaction) throws(PluginError) in try transaction.put(Self.name(job), JSONValue.object(record).serialized()) }
+        }
+    }
+
+    private func record(_ remote: String, _ key: String, _ upload: PartialUpload) -> JSONObject {
+        [
+            "remote": .string(remote), "key": .string(key), "id": .string(upload.id), "part_bytes": .integer(Int64(upload.partBytes)),
+            "at_ms": .integer(Int64(clamping: cloud.executor.now)),
+        ]
     }
 
     /// The upload has become an object.
@@ -126,7 +143,7 @@ struct JobUploads: Sendable {
                 guard let bytes = try? cloud.store.get(name) else { continue }
                 let (job, record) = (String(name.dropFirst(Self.prefix.count)), (try? JSONValue(parsing: bytes)) ?? .null)
                 let remote = record["remote"]?.string ?? ""
-                guard !away.contains(remote), isOver(job) else { continue }
+                guard !away.contains(remote), isOver(String(job.prefix { $0 != "/" })) else { continue }
                 do throws(CloudError) {
                     try abandon(job, record, .soon())
                 } catch {
