@@ -7,6 +7,7 @@ import PluginKit
 final class CloudStoragePlugin: Plugin {
     private let cloud: Cloud
     private let content: ContentRoutes
+    private let jobUploads: JobUploads
 
     init(loading host: Host) throws(PluginError) {
         guard curl_global_init(Int(CURL_GLOBAL_DEFAULT)) == CURLE_OK else { throw PluginError(.internal, "libcurl cannot be used") }
@@ -18,11 +19,13 @@ final class CloudStoragePlugin: Plugin {
         try ObjectRoutes(cloud: cloud, remotes: remotes, dispatch: dispatch).add()
         content = ContentRoutes(cloud: cloud, remotes: remotes, uploads: Uploads(cloud), dispatch: dispatch)
         try content.add()
+        jobUploads = JobUploads(cloud, remotes)
         try JobRoutes(cloud: cloud, remotes: remotes, dispatch: dispatch, grants: try Grants(cloud)).add()
     }
 
     func start() throws(PluginError) {
-        let (cloud, content) = (cloud, content)
+        let (cloud, content, jobUploads) = (cloud, content, jobUploads)
+        try cloud.executor.timer(after: 5_000, every: 30_000) { _ = cloud.calls.submit { jobUploads.sweep() } }
         try cloud.executor.timer(after: 300_000, every: 3_600_000) {
             _ = cloud.calls.submit {
                 content.sweep()

@@ -16,7 +16,7 @@ final class SSHInstallerPlugin: Plugin {
     func start() throws(PluginError) {
         try installations.restore()
         let installations = installations
-        try executor.timer(after: 60_000, every: 3_600_000) { installations.sweep() }
+        try executor.timer(after: 10_000, every: 3_600_000) { installations.sweep() }
     }
 
     func quiesce() throws(PluginError) { installations.leave() }

@@ -23,7 +23,7 @@ final class TerminalPlugin: Plugin {
         try sessions.restore()
         let sessions = sessions
         try executor.timer(after: 500, every: 500) { sessions.tick() }
-        try executor.timer(after: 60_000, every: 3_600_000) { sessions.sweep() }
+        try executor.timer(after: 10_000, every: 3_600_000) { sessions.sweep() }
     }
 
     func stop() { sessions.letGo() }

@@ -25,6 +25,20 @@ import Testing
         #expect(refusal(Self.pem("EC PRIVATE KEY", [0x30, 0x00])) == nil)
     }
 
+    /// As OpenSSH and OpenSSL take them.
+    @Test(arguments: ["# of the build machine, do not copy: ops@example\n\n", "\n\r\n  \n", "Bag Attributes\n    friendlyName: x\nKey Attributes: <No Attributes>\n"])
+    func whatStandsAboveAndBelowAKeyIsNoPartOfIt(above: String) {
+        for key in [Self.openSSH(type: "ssh-ed25519"), Self.pem("EC PRIVATE KEY", [0x30, 0x00])] {
+            let text = above + key + "ssh-ed25519 AAAA me@host\n"
+            #expect(refusal(text) == nil, "\(refusal(text)?.text ?? "")")
+            // What libssh2 gets, which takes no other first line.
+            #expect(PrivateKey.block(Array(text.utf8)) == key)
+        }
+        #expect(refusal(above + Self.openSSH(type: "sk-ssh-ed25519@openssh.com"))?.code == "ssh-key-invalid")
+        let curve = Self.pem("EC PARAMETERS", [0x06, 0x00]) + Self.pem("EC PRIVATE KEY", [0x30, 0x00])
+        #expect(PrivateKey.block(Array(curve.utf8)) == Self.pem("EC PRIVATE KEY", [0x30, 0x00]))
+    }
+
     @Test func rsaNeedsALibraryThatSignsBySHA2() {
         // PKCS #8 with rsaEncryption (1.2.840.113549.1.1.1).
         let wrapped = Self.pem("PRIVATE KEY", [0x30, 0x20, 0x02, 0x01, 0x00, 0x30, 0x0D, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01, 0x05, 0x00])

@@ -37,7 +37,7 @@ extension S3Store {
     }
 
     /// 10,000 parts are the most that S3 takes.
-    private func partBytes(for length: Int64?) throws(CloudError) -> Int {
+    func partBytes(for length: Int64?) throws(CloudError) -> Int {
         guard let length else { return remote.partBytes }
         var size = remote.partBytes
         while Int64(size) * 10_000 < length, size < 64 << 20 { size *= 2 }

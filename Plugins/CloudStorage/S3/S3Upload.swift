@@ -60,17 +60,26 @@ final class S3Upload: Sendable {
         throw CloudError(.answer, "the store's list of parts does not end")
     }
 
-    /// - Parameter first: a part that was read already, and whether more follows. Its memory is part of the budget.
-    func run(_ source: any ByteSource, from offset: Int64, _ first: (bytes: [UInt8], goesOn: Bool)?) throws(CloudError) -> Stored {
+    /// - Parameters:
+    ///   - first: a part that was read already, and whether more follows. Its memory is part of the budget.
+    ///   - seen: parts that the store has, where the caller has asked. Those behind `offset` are not sent again if they are the same.
+    ///   - ledger: hears how many parts are up without a gap.
+    func run(
+        _ source: any ByteSource, from offset: Int64, _ first: (bytes: [UInt8], goesOn: Bool)?, seen: [Int: Part]? = nil,
+        _ ledger: (any UploadLedger)? = nil
+    ) throws(CloudError) -> Stored {
         var number = Int(offset / Int64(upload.partBytes))
         var size = offset
+        var mark = PartsMark(upload: upload)
         if number > 0 {
-            let known = try present()
+            let known: [Int: Part]
+            if let seen { known = seen } else { known = try present() }
             for index in 1...number {
                 guard let part = known[index], part.size == Int64(upload.partBytes) else {
                     throw CloudError(.conflict, "part \(index) of the upload is not in the store any more; begin anew")
                 }
                 progress.update { $0.parts[index] = part }
+                mark.add(part)
             }
         }
         let whole = Digest(.sha256)
@@ -102,7 +111,16 @@ final class S3Upload: Sendable {
                 whole.update(bytes)
                 size += Int64(bytes.count)
                 number += 1
-                try send(bytes, number)
+                if let there = seen?[number], isSame(there, bytes) {
+                    progress.update { progress in
+                        progress.parts[number] = there
+                        progress.spares.append(bytes)
+                    }
+                    store.budget.give(upload.partBytes)
+                } else {
+                    try send(bytes, number)
+                }
+                if advance(&mark) { try ledger?.keep(mark) }
             }
         } catch {
             // Parts that are under way come to their end: what is there need not be sent again.
@@ -115,6 +133,19 @@ final class S3Upload: Sendable {
         var stored = try complete(parts, count: number, size: size)
         if offset == 0 { stored.sha256 = Text.hex(whole.finish()) }
         return stored
+    }
+
+    /// A part of an interrupted attempt whose end nobody has written down.
+    private func isSame(_ part: Part, _ bytes: [UInt8]) -> Bool {
+        guard part.size == Int64(bytes.count), part.md5 == Digest.of(bytes, .md5) else { return false }
+        return store.remote.check != .sha256 || part.sha256 == Text.base64(Digest.of(bytes, .sha256))
+    }
+
+    /// Takes in what has come up since; false: nothing that is next.
+    private func advance(_ mark: inout PartsMark) -> Bool {
+        let before = mark.parts
+        while let part = progress.update({ $0.parts[mark.parts + 1] }), part.size == Int64(upload.partBytes) { mark.add(part) }
+        return mark.parts > before
     }
 
     /// Hands a part to the pool, when there is room for it. The part's memory goes back when it is up.

@@ -93,10 +93,32 @@ extension ByteSink {
     }
 }
 
+/// The same, able to begin anywhere: what was sent in an earlier attempt is not read again.
+protocol SeekableSource: ByteSource {
+    func seek(_ offset: Int64)
+}
+
 /// An upload in parts that was begun: kept, so that a later attempt goes on with it.
-struct PartialUpload: Sendable {
+struct PartialUpload: Sendable, Equatable {
     var id: String
     var partBytes: Int
+}
+
+/// What a store has of uploads in parts for one key, whoever began them.
+struct OpenUploads: Sendable, Equatable {
+    /// With the store's time of their beginning.
+    var begun: [String: UInt64] = [:]
+    /// The store's time when it said so.
+    var now: UInt64
+}
+
+/// Durable word of an upload in parts, on the thread that writes. What throws ends the work.
+protocol UploadLedger: AnyObject {
+    /// One will be begun now; these are there already.
+    func willBegin(_ others: OpenUploads?) throws(CloudError)
+    func keep(_ mark: PartsMark) throws(CloudError)
+    /// For people: where it goes on, or why it begins anew.
+    func note(_ text: String)
 }
 
 struct BatchFault: Sendable {
@@ -117,6 +139,14 @@ protocol ObjectStore: Sendable {
         _ key: String, _ source: any ByteSource, _ options: ObjectOptions, resume: (upload: PartialUpload, offset: Int64)?,
         began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
     ) throws(CloudError) -> Stored
+    /// The same for work that may be interrupted at any time. The ledger hears of each step; an attempt after this one gives what
+    /// was kept last as `mark`, and goes on from there where the store has kept its side. What fails leaves the upload as it is:
+    /// the caller knows whether somebody comes back for it.
+    func write(
+        _ key: String, _ source: any SeekableSource, from mark: PartsMark?, _ ledger: any UploadLedger, _ cancellation: Cancellation
+    ) throws(CloudError) -> Stored
+    /// Uploads in parts of that key that have begun and not ended. `nil`: the store does not tell.
+    func openUploads(_ key: String, _ cancellation: Cancellation) throws(CloudError) -> OpenUploads?
     func copy(_ from: String, _ to: String, _ options: ObjectOptions?, _ cancellation: Cancellation) throws(CloudError)
     func move(_ from: String, _ to: String, _ cancellation: Cancellation) throws(CloudError)
     func remove(_ key: String, _ cancellation: Cancellation) throws(CloudError)

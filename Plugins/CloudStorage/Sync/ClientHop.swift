@@ -50,12 +50,23 @@ struct ClientHop: Sendable {
 
     /// Client to store; answers the id of the stored file.
     func pull(_ client: String, _ path: String) throws(CloudError) -> String {
-        if let file = keptFile { return file }
+        if let file = keptFile {
+            if isThere(file) { return file }
+            attempt.log("the file that had come from the client is not in the core's store any more; it is fetched again")
+        }
         let order: JSONObject = ["direction": "pull", "clients": [.string(client)], "path": .string(path)]
         let ended = try run(order, [:], known: known(direct: false), from: 0, upTo: 500)
         guard let file = ended["file"]?.string else { throw CloudError(.internal, "the transfer names no file") }
         try keep(file: file)
         return file
+    }
+
+    private func isThere(_ file: String) -> Bool {
+        let attempt = attempt
+        do throws(PluginError) {
+            _ = try cloud.host.files().get(file, as: .job(attempt))
+            return true
+        } catch { return error.status != .notFound }
     }
 
     /// Store to client.
@@ -95,8 +106,8 @@ struct ClientHop: Sendable {
                 throw error
             }
             guard cancellation.isCancelled else { continue }
-            // A plugin that stops leaves it running for the next attempt; who called the job off wants nothing of it.
-            if !cloud.stopping.isCancelled { try? files.cancelTransfer(id, as: .job(attempt)) }
+            // A plugin that goes leaves it running for the next attempt; who called the job off wants nothing of it.
+            if attempt.isUnwanted(cloud) { try? files.cancelTransfer(id, as: .job(attempt)) }
             throw CloudError(.cancelled, "the work was called off")
         }
     }

@@ -89,7 +89,8 @@ struct CopyRun: Sendable {
     func run(_ attempt: JobAttempt, _ cancellation: Cancellation) throws(CloudError) -> JSONObject {
         switch (from, to) {
         case (.object(let source, let sourceKey), .object(let target, let key)):
-            let size = try Mover(cloud: cloud).move(try remotes.open(source), sourceKey, try remotes.open(target), key, cancellation)
+            let mover = Mover(cloud: cloud, uploads: JobUploads(cloud, remotes), job: attempt.id)
+            let size = try mover.move(try remotes.open(source), sourceKey, try remotes.open(target), key, cancellation)
             return ["size": .integer(size)]
         case (.file(let id), .object(let target, let key)):
             return try upload(id, target, key, from: 0, attempt, cancellation)
@@ -100,9 +101,15 @@ struct CopyRun: Sendable {
             let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation)
             if let result = try direct(hop, "pull", client, path, target, key, cancellation) { return result }
             let file = try hop.pull(client, path)
-            let result = try upload(file, target, key, from: 500, attempt, cancellation)
-            hop.remove(file)
-            return result.merged(["way": "relay"])
+            do throws(CloudError) {
+                let result = try upload(file, target, key, from: 500, attempt, cancellation)
+                hop.remove(file)
+                return result.merged(["way": "relay"])
+            } catch {
+                // A later attempt, also one that somebody asks for when the job is dead, goes on with the file.
+                if error.kind == .cancelled, attempt.isUnwanted(cloud) { hop.remove(file) }
+                throw error
+            }
         case (.object(let source, let key), .client(let client, let path)):
             let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation)
             if let result = try direct(hop, "push", client, path, source, key, cancellation) { return result }
@@ -152,15 +159,16 @@ struct CopyRun: Sendable {
     private func upload(
         _ file: String, _ target: String, _ key: String, from permille: Int64, _ attempt: JobAttempt, _ cancellation: Cancellation
     ) throws(CloudError) -> JSONObject {
-        let store = try remotes.open(target)
-        let reader = try CloudError.kept { () throws(PluginError) in try cloud.host.files().open(file, as: .job(attempt)) }
-        defer { reader.close() }
-        var begun: PartialUpload?
+        let uploads = JobUploads(cloud, remotes)
         do throws(CloudError) {
-            let source = Watched(FileSource(reader), attempt, from: permille)
-            return try store.write(key, source, ObjectOptions(), resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation).json
+            let json = try CopyUpload(cloud: cloud, uploads: uploads, attempt: attempt, file: file, remote: target, key: key, permille: permille).run(cancellation)
+            // Should that fail, the record is seen to when the job is over.
+            try? uploads.forget(attempt.id)
+            return json
         } catch {
-            if let begun { try? store.abandon(key, begun, .soon()) }
+            // What may go well later, and what is only interrupted, goes on with the parts that are there.
+            let goesOn = error.isPassing || error.kind == .cancelled && !attempt.isUnwanted(cloud)
+            if !goesOn { uploads.abandon(attempt.id, .soon()) }
             throw error
         }
     }
@@ -168,15 +176,7 @@ struct CopyRun: Sendable {
     private func download(
         _ source: String, _ key: String, _ name: String, _ attempt: JobAttempt, _ cancellation: Cancellation
     ) throws(CloudError) -> (file: JSONValue, proof: ReadProof) {
-        let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
-        let sink = FileSink(files, as: .job(attempt), name: name)
-        do throws(CloudError) {
-            let proof = try remotes.open(source).read(key, range: nil, into: sink, cancellation)
-            return (try sink.finish(), proof)
-        } catch {
-            sink.discard()
-            throw error
-        }
+        try CopyDownload(cloud: cloud, attempt: attempt, store: try remotes.open(source), key: key, name: name).run(cancellation)
     }
 }
 
@@ -187,33 +187,5 @@ extension CopyRun.Place {
 
     var isObject: Bool {
         if case .object = self { true } else { false }
-    }
-}
-
-/// Tells a job how far its source has been read.
-private final class Watched: ByteSource {
-    private let source: any ByteSource
-    private let attempt: JobAttempt
-    private var done: Int64 = 0
-    private var toldAt: UInt64 = 0
-    private let first: Int64
-
-    init(_ source: any ByteSource, _ attempt: JobAttempt, from permille: Int64) {
-        self.source = source
-        self.attempt = attempt
-        first = permille
-    }
-
-    var length: Int64? { source.length }
-
-    func read(_ limit: Int, into buffer: inout [UInt8]) throws(CloudError) -> Bool {
-        let before = buffer.count
-        let goesOn = try source.read(limit, into: &buffer)
-        done += Int64(buffer.count - before)
-        if let length, length > 0, monotonicMilliseconds() - toldAt > 500 {
-            toldAt = monotonicMilliseconds()
-            attempt.progress(UInt32(clamping: first + min(done, length) * (1_000 - first) / length), "\(done) of \(length) bytes to the store")
-        }
-        return goesOn
     }
 }

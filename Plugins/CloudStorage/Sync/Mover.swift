@@ -1,6 +1,9 @@
 /// Brings one object from a store into another, or from one key to another in the same store.
 struct Mover: Sendable {
     let cloud: Cloud
+    let uploads: JobUploads
+    /// Whose uploads these are.
+    let job: String
 
     func move(
         _ from: any ObjectStore, _ source: String, _ to: any ObjectStore, _ target: String, _ cancellation: Cancellation
@@ -24,13 +27,19 @@ struct Mover: Sendable {
         let info = try pipe.info()
         var options = ObjectOptions(contentType: info.contentType.isEmpty ? nil : info.contentType)
         if to.remote.kind == .s3 { options.metadata = info.metadata.filter { $0.name.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7F } } }
-        var begun: PartialUpload?
+        let work = JobUploads.part(of: job, "\(to.remote.name)/\(target)")
+        var hasBegun = false
         do throws(CloudError) {
-            let stored = try to.write(target, pipe, options, resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation)
+            let stored = try to.write(target, pipe, options, resume: nil, began: { (upload) throws(CloudError) in
+                try uploads.began(work, to.remote.name, target, upload, cancellation)
+                hasBegun = true
+            }, cancellation)
+            // Should that fail, the record is seen to when the job is over.
+            if hasBegun { try? uploads.forget(work) }
             guard stored.size == info.size else { throw CloudError(.checksum, "\"\(target)\" has \(stored.size) bytes, \"\(source)\" \(info.size)") }
             return stored.size
         } catch {
-            if let begun { try? to.abandon(target, begun, .soon()) }
+            if hasBegun { uploads.abandon(work, .soon()) }
             throw error
         }
     }

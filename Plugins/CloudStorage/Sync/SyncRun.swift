@@ -31,6 +31,7 @@ final class SyncRun: Sendable {
     private let attempt: JobAttempt
     private let cancellation: Cancellation
     private let report: Report
+    private let uploads: JobUploads
     private let tally = Monitor(Tally())
 
     init(_ cloud: Cloud, _ remotes: Remotes, _ order: Order, _ attempt: JobAttempt, _ cancellation: Cancellation) throws(CloudError) {
@@ -41,6 +42,7 @@ final class SyncRun: Sendable {
         from = try remotes.open(order.from.remote)
         to = try remotes.open(order.to.remote)
         report = Report(cloud, job: attempt.id)
+        uploads = JobUploads(cloud, remotes)
     }
 
     /// What the job's result says.
@@ -119,7 +121,8 @@ final class SyncRun: Sendable {
             act = .replace
         }
         if !order.isDry {
-            _ = try Mover(cloud: cloud).move(from, order.from.prefix + step.key, to, order.to.prefix + step.key, cancellation)
+            let mover = Mover(cloud: cloud, uploads: uploads, job: attempt.id)
+            _ = try mover.move(from, order.from.prefix + step.key, to, order.to.prefix + step.key, cancellation)
         }
         return act
     }

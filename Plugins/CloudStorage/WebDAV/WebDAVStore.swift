@@ -180,6 +180,13 @@ struct WebDAVStore: ObjectStore {
         }
     }
 
+    /// A WebDAV server takes a file in one request: what was interrupted begins anew.
+    func write(
+        _ key: String, _ source: any SeekableSource, from mark: PartsMark?, _ ledger: any UploadLedger, _ cancellation: Cancellation
+    ) throws(CloudError) -> Stored {
+        try write(key, source, ObjectOptions(), resume: nil, began: { (_) throws(CloudError) in }, cancellation)
+    }
+
     /// Also after a cancellation nothing of ours is left behind. A server may still be writing down what came when it hears of the
     /// removal, and keep it: so it is asked again, at growing intervals, until there has been nothing for more than a second.
     private func sweep(_ part: String) {
@@ -325,4 +332,5 @@ struct WebDAVStore: ObjectStore {
     func presign(_ key: String, method: String, seconds: Int) throws(CloudError) -> String { throw missing("presigned URLs") }
     func uploaded(_ key: String, _: PartialUpload, _: Cancellation) throws(CloudError) -> Int64? { nil }
     func abandon(_ key: String, _: PartialUpload, _: Cancellation) throws(CloudError) {}
+    func openUploads(_ key: String, _: Cancellation) throws(CloudError) -> OpenUploads? { nil }
 }

@@ -16,7 +16,7 @@ extension SSHSession {
         }
         if !credentials.privateKey.isEmpty, methods.contains("publickey") {
             try PrivateKey.check(credentials.privateKey)
-            if try logIn(as: user, key: credentials.privateKey, credentials.passphrase) { return }
+            if try logIn(as: user, key: Array(PrivateKey.block(credentials.privateKey).utf8), credentials.passphrase) { return }
             refused.append("the key")
         }
         if !credentials.password.isEmpty, methods.contains("password") {

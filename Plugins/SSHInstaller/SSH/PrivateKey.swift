@@ -2,20 +2,30 @@
 enum PrivateKey {
     /// - Throws: `ssh-rsa-unsupported`, `ssh-key-invalid`: a key that this machine's libssh2 cannot sign with as servers want it.
     static func check(_ text: [UInt8]) throws(Failure) {
-        let text = String(decoding: text, as: UTF8.self)
-        guard let begin = text.split(whereSeparator: \.isNewline).first(where: { $0.hasPrefix("-----BEGIN ") }) else {
+        let lines = block(text).split(whereSeparator: \.isNewline)
+        guard let begin = lines.first, begin.hasPrefix("-----BEGIN ") else {
             throw Failure("ssh-key-invalid", "the private key has no line -----BEGIN … PRIVATE KEY-----")
         }
         if says(begin, "PUBLIC KEY") { throw Failure("ssh-key-invalid", "this is a public key; the private one is needed") }
         if says(begin, " DSA ") { throw unsupported("ssh-dss") }
         if says(begin, " RSA ") { return try checkRSA() }
-        let body = text.split(whereSeparator: \.isNewline).filter { !$0.hasPrefix("-----") && !$0.contains(":") }.joined()
+        let body = lines.filter { !$0.hasPrefix("-----") && !$0.contains(":") }.joined()
         guard let bytes = Base64.decode(body) else { throw Failure("ssh-key-invalid", "the private key is no base64") }
         if says(begin, " OPENSSH ") { return try checkOpenSSH(bytes) }
         // PKCS #8: the algorithm stands at the beginning (RFC 5208); an encrypted one does not say it.
         if begin == "-----BEGIN PRIVATE KEY-----", contains(bytes.prefix(48), [0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01]) {
             try checkRSA()
         }
+    }
+
+    /// The key itself: PEM may stand below comments, blank lines or parameters of its curve, and other things may follow it. libssh2
+    /// looks at the first line alone.
+    static func block(_ text: [UInt8]) -> String {
+        let lines = String(decoding: text, as: UTF8.self).split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
+        let begins = lines.indices.filter { lines[$0].hasPrefix("-----BEGIN ") }
+        guard let begin = begins.first(where: { says(lines[$0], "PRIVATE KEY") }) ?? begins.first else { return "" }
+        let end = lines[begin...].firstIndex { $0.hasPrefix("-----END ") } ?? lines.index(before: lines.endIndex)
+        return lines[begin...end].joined(separator: "\n") + "\n"
     }
 
     /// PROTOCOL.key of OpenSSH: the public half stands in clear text before what may be encrypted.

@@ -20,15 +20,24 @@ final class DirectTransfer {
         var failed: (FileFailure) -> Void
     }
 
+    /// How long it waits for the far end before it takes the connection for lost.
+    struct Patience: Sendable {
+        /// For the head of an answer.
+        var answerMilliseconds: UInt64 = 120_000
+        /// While no byte moves, although the core lets some.
+        var stallMilliseconds: UInt64 = 60_000
+        /// Before the second attempt; each further one waits twice as long as the one before.
+        var pauseMilliseconds: UInt64 = 500
+    }
+
     private static let attempts = 6
-    private static let answerMilliseconds: UInt64 = 120_000
-    static let stallMilliseconds: UInt64 = 60_000
     private static let pieceBytes: UInt64 = 256 << 10
     private static let errorBytes = 4_096
 
     let place: DirectPlace
     private let loop: EventLoop
     private let proxy: ClientProxy?
+    private let patience: Patience
     private let news: News
     private var granted: UInt64 = 0
     private var waiter: CheckedContinuation<Void, Never>?
@@ -36,12 +45,15 @@ final class DirectTransfer {
     private var incoming: IncomingFile?
     private var isReady = false
     private var isStopped = false
-    /// Attempts since something has moved.
+    /// Attempts since it came further than ever before. What is only repeated counts for nothing: a server that always drops
+    /// at the same place is given up.
     private var failures = 0
+    private var furthest: UInt64 = 0
 
-    init(_ place: DirectPlace, proxy: ClientProxy?, on loop: EventLoop, _ news: News) {
+    init(_ place: DirectPlace, proxy: ClientProxy?, patience: Patience = Patience(), on loop: EventLoop, _ news: News) {
         self.place = place
         self.proxy = proxy
+        self.patience = patience
         self.loop = loop
         self.news = news
     }
@@ -94,7 +106,7 @@ final class DirectTransfer {
                     }
                     if let incoming { place.work.submit { incoming.pause() } }
                     incoming = nil
-                    await loop.sleep(milliseconds: 250 << UInt64(failures))
+                    await loop.sleep(milliseconds: patience.pauseMilliseconds << UInt64(failures - 1))
                     if isStopped { return }
                 }
             }
@@ -149,7 +161,10 @@ final class DirectTransfer {
     }
 
     private func moved(to offset: UInt64) {
-        failures = 0
+        if offset > furthest {
+            furthest = offset
+            failures = 0
+        }
         news.moved(offset)
     }
 
@@ -164,7 +179,7 @@ final class DirectTransfer {
             headers.set("if-range", kept.validator)
         }
         let answer = try await request(server.host) { () throws(TransportError) in
-            try await client.request(.get, server.target, headers: headers, headMilliseconds: Self.answerMilliseconds)
+            try await client.request(.get, server.target, headers: headers, headMilliseconds: self.patience.answerMilliseconds)
         }
         let found = try await announced(answer, kept, server.host)
         let start = try await disk { (place) throws(FileFailure) in try place.begin(found) }
@@ -181,7 +196,7 @@ final class DirectTransfer {
         var position = offset
         while position < found.size {
             let piece = try await request(server.host) { () throws(TransportError) in
-                try await answer.nextPiece(milliseconds: Self.stallMilliseconds)
+                try await answer.nextPiece(milliseconds: self.patience.stallMilliseconds)
             }
             guard let piece else { throw .dropped("\(server.host) ended the answer after \(position) of \(found.size) bytes") }
             position += UInt64(piece.count)
@@ -247,7 +262,10 @@ final class DirectTransfer {
         var hash = SHA256()
         var position: UInt64 = 0
         var end: DirectEnd?
-        let stall = Timer { [weak client] in client?.close() }
+        let stall = Timer { [weak client, patience] in
+            end = .dropped("\(server.host) took no byte for \(patience.stallMilliseconds) ms")
+            client?.close()
+        }
         defer { loop.cancel(stall) }
         // An empty body has its hash before the first byte.
         if source.size == 0 { try check(hash.digest) }
@@ -267,13 +285,13 @@ final class DirectTransfer {
                         // Held back unless the hash is right: the server never has the whole of something else.
                         if position == source.size { try self.check(hash.digest) }
                         try await self.credit(upTo: position)
-                        self.loop.schedule(stall, afterMilliseconds: Self.stallMilliseconds)
+                        self.loop.schedule(stall, afterMilliseconds: self.patience.stallMilliseconds)
                         return piece
                     } catch {
                         end = error
                         throw TransportError(.closed, "the upload was given up")
                     }
-                }, headMilliseconds: Self.answerMilliseconds)
+                }, headMilliseconds: patience.answerMilliseconds)
         }
         let rest = await beginning(of: answer)
         guard (200..<300).contains(answer.status) else {

@@ -25,6 +25,8 @@ public struct AgentSessionOptions: Sendable {
     public var agentVersion: String
     public var hostname: String
     public var reconnect = ReconnectStateMachine.Policy()
+    /// Features that are not offered, although their executors are there: an older agent, as tests want one.
+    var withheldFeatures: Set<String> = []
 
     public init(servers: ServerList, bootID: String, agentVersion: String, hostname: String) {
         self.servers = servers
@@ -271,6 +273,7 @@ public final class AgentSession {
         if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file || $0 == Feature.fileURL } }
         if privateFiles == nil { presented.features.removeAll { $0 == Feature.privateFile } }
         if upgradeExecutor == nil { presented.features.removeAll { $0 == Feature.upgrade } }
+        presented.features.removeAll { options.withheldFeatures.contains($0) }
         handshake = AgentHandshakeStateMachine(
             identity: presented, nonce: Random.bytes(32), binding: binding, unixSeconds: unixMilliseconds() / 1_000)
         if let timer { loop.schedule(timer, afterMilliseconds: 20_000) }

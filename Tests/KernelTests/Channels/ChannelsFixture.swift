@@ -1,4 +1,3 @@
-import Agent
 import AgentProtocol
 import Crypto
 import Glibc
@@ -9,6 +8,7 @@ import System
 import Testing
 import Transport
 
+@testable import Agent
 @testable import Kernel
 
 /// What a consumer was told.
@@ -85,6 +85,7 @@ final class ChannelsFixture: Sendable {
     private let agent = Mutex<pid_t>(0)
     private let token: String
     private let port: UInt16
+    private let proxy: String?
 
     /// Between two looks at something that has no event of its own. On the core's loop, whose timers are the product's.
     func pause() async {
@@ -109,7 +110,11 @@ final class ChannelsFixture: Sendable {
     var channels: Channels { kernel.channels }
     var agentDirectory: String { directory.path + "/agent" }
 
-    init(policy: String? = nil, isSimulated: Bool = false) async throws {
+    /// - Parameters:
+    ///   - withheld: features that a simulated agent does not offer.
+    ///   - proxy: that a real agent goes through.
+    init(policy: String? = nil, isSimulated: Bool = false, withheld: Set<String> = [], proxy: String? = nil) async throws {
+        self.proxy = proxy
         let first = try await Self.core(directory.path, port: 0)
         running = Mutex(first)
         port = first.server.address.port
@@ -118,16 +123,17 @@ final class ChannelsFixture: Sendable {
         if let policy {
             try Descriptor.open(agentDirectory + "/policy.json", O_WRONLY | O_CREAT).write(Array(policy.utf8).span.bytes)
         }
-        if isSimulated { try startSimulatedAgent() } else { try startAgent() }
+        if isSimulated { try startSimulatedAgent(withheld) } else { try startAgent() }
     }
 
     /// An agent of the swarm in place of a real one.
-    private func startSimulatedAgent() throws {
+    private func startSimulatedAgent(_ withheld: Set<String>) throws {
         let (servers, key) = (try ServerList("http://127.0.0.1:\(port)"), try P256.PrivateKey.generate())
         let (loop, token) = (running.withLock { $0.loop }, token)
         loop.post {
             var options = AgentSessionOptions(servers: servers, bootID: "boot", agentVersion: "1", hostname: "host")
             options.token = EnrollmentToken(token)
+            options.withheldFeatures = withheld
             AgentSession(
                 loop: loop, options: options, identity: MemoryIdentity(key: key),
                 executor: SimulatedExecutor(loop: loop), terminals: SimulatedTerminals(loop: loop),
@@ -167,6 +173,8 @@ final class ChannelsFixture: Sendable {
                 "--enroll-token", token, "--log-level", "error",
             ])
         spawn.environment = ["PATH": spawn.searchPath]
+        // By the environment: it may hold a password.
+        if let proxy { spawn.environment["CM_PROXY"] = proxy }
         let (pid, descriptor) = try spawn.start().release()
         close(descriptor)
         agent.withLock { $0 = pid }
@@ -231,8 +239,11 @@ final class ChannelsFixture: Sendable {
     }
 
     /// Opens the fixture, runs the test, and ends everything whatever happens.
-    static func run(policy: String? = nil, isSimulated: Bool = false, _ body: (ChannelsFixture) async throws -> Void) async throws {
-        let fixture = try await ChannelsFixture(policy: policy, isSimulated: isSimulated)
+    static func run(
+        policy: String? = nil, isSimulated: Bool = false, withheld: Set<String> = [], proxy: String? = nil,
+        _ body: (ChannelsFixture) async throws -> Void
+    ) async throws {
+        let fixture = try await ChannelsFixture(policy: policy, isSimulated: isSimulated, withheld: withheld, proxy: proxy)
         do {
             try await body(fixture)
             await fixture.stop()

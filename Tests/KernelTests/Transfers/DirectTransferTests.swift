@@ -10,10 +10,10 @@ import Testing
 
 /// Files between a real `cm-agent` and a server with TLS, past the core.
 @Suite struct DirectTransferTests {
-    private static let administrator = ChannelsFixture.administrator
-    private static let secret = "Signature=5ec2e7ab"
+    static let administrator = ChannelsFixture.administrator
+    static let secret = "Signature=5ec2e7ab"
 
-    private static func run(
+    static func run(
         _ content: [UInt8] = [], _ body: (ChannelsFixture, FarServer) async throws -> Void
     ) async throws {
         let far = try await FarServer.start(content)
@@ -24,11 +24,11 @@ import Testing
         }
     }
 
-    private static func write(_ bytes: [UInt8], to path: String) throws {
+    static func write(_ bytes: [UInt8], to path: String) throws {
         try Descriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC).write(bytes.span.bytes)
     }
 
-    private static func allow(
+    static func allow(
         _ fixture: ChannelsFixture, hosts: [String], authority: String? = nil, isPlain: Bool = false
     ) throws {
         var direct: JSONObject = ["hosts": .array(hosts.map { .string($0) }), "plain_loopback": .bool(isPlain)]
@@ -41,19 +41,19 @@ import Testing
         try AtomicFile.write(policy.serialized(), to: fixture.agentDirectory + "/policy.json")
     }
 
-    private static func start(
+    static func start(
         _ direction: TransferDirection, _ path: String, _ far: FarServer, _ fixture: ChannelsFixture, scheme: String = "https",
-        size: UInt64? = nil, digest: SHA256.Digest? = nil, _ change: (inout TransferRequest) -> Void = { _ in }
+        host: String? = nil, size: UInt64? = nil, digest: SHA256.Digest? = nil, _ change: (inout TransferRequest) -> Void = { _ in }
     ) async throws -> TransferID {
         var request = TransferRequest(direction, targets: .clients([try await fixture.client()]), path: path)
         request.url = TransferURL(
-            address: "\(scheme)://\(far.host)/bucket/key?\(secret)", size: size, digest: digest)
+            address: "\(scheme)://\(host ?? far.host)/bucket/key?\(secret)", size: size, digest: digest)
         change(&request)
         return try #require(try await fixture.kernel.transfers.create(request, by: administrator).first).id
     }
 
     /// A download from a server that goes quiet after `held` bytes, when `count` of them have moved.
-    private static func download(
+    static func download(
         until count: UInt64, of held: Int, _ far: FarServer, _ fixture: ChannelsFixture
     ) async throws -> (TransferID, String) {
         far.change { $0.holdsAfter = held }
@@ -63,7 +63,7 @@ import Testing
         return (id, path)
     }
 
-    private static func bytes(_ path: String) throws -> [UInt8] { try Files.read(path, limit: 64 << 20) }
+    static func bytes(_ path: String) throws -> [UInt8] { try Files.read(path, limit: 64 << 20) }
 
     /// Whether any file below holds the text.
     private static func holds(_ directory: String, _ text: String) throws -> Bool {

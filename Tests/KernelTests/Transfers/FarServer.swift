@@ -15,6 +15,12 @@ final class FarServer: Sendable {
         var condition: String?
     }
 
+    struct Tells: Sendable {
+        var tag = true
+        var length = true
+        var encoding: String?
+    }
+
     struct State: Sendable {
         var content: [UInt8] = []
         var tag = "\"1\""
@@ -24,6 +30,12 @@ final class FarServer: Sendable {
         /// The next answer ends its connection after so many bytes; or only stops there.
         var cutAfter: Int?
         var holdsAfter: Int?
+        /// Every answer ends its connection after so many bytes.
+        var cutsAlways: Int?
+        /// Answers have no ETag, no Content-Length, or say that they are encoded.
+        var tells = Tells()
+        /// Bodies of requests are not read.
+        var takesNothing = false
         /// The next requests are answered so.
         var failures: [(status: Int, body: String)] = []
     }
@@ -46,13 +58,14 @@ final class FarServer: Sendable {
     private final class Box: Sendable { let server = Mutex<FarServer?>(nil) }
     private let box: Box
 
-    static func start(_ content: [UInt8] = [], isSecure: Bool = true) async throws -> FarServer {
+    /// - Parameter name: of the server beside its address, in its certificate.
+    static func start(_ content: [UInt8] = [], isSecure: Bool = true, name: String = "localhost") async throws -> FarServer {
         let now = Int64(time(nil))
         let validity = CertificateValidity(notBefore: now - 60, notAfter: now + 3_600)
         let (authorityKey, key) = (try P256.PrivateKey.generate(), try P256.PrivateKey.generate())
         let authority = try Certificate.authority(key: authorityKey, commonName: "far", validity: validity)
         let leaf = try Certificate.server(
-            publicKey: key.publicKey, commonName: "far", names: [.address("127.0.0.1")], validity: validity,
+            publicKey: key.publicKey, commonName: "far", names: [.address("127.0.0.1"), .dns(name)], validity: validity,
             authority: authority, authorityKey: authorityKey)
         let tls = isSecure ? try TLSContext.server(chain: try leaf.pem() + authority.pem(), key: try key.pem()) : nil
         let loop = try EventLoop.start(name: "far")
@@ -91,21 +104,27 @@ final class FarServer: Sendable {
         }
         if let failure { return exchange.respond(failure.0, ["location": "https://elsewhere.example/"], body: Array(failure.1.utf8)) }
         guard head.method == .get else {
+            if change({ $0.takesNothing }) { return await exchange.untilOver() }
             guard let body = try? await exchange.body(maximum: 64 << 20) else { return }
             change { $0.received = body }
             return exchange.respond(200, ["etag": "\"up\""])
         }
-        let (content, tag, cut, hold) = change { state in
+        let (content, tag, cut, hold, tells) = change { state in
             defer { (state.cutAfter, state.holdsAfter) = (nil, nil) }
-            return (state.content, state.tag, state.cutAfter, state.holdsAfter)
+            return (state.content, state.tag, state.cutAfter ?? state.cutsAlways, state.holdsAfter, state.tells)
         }
         var start = 0
         if let range = head.headers["range"], head.headers["if-range"] == tag {
             start = Int(range.dropFirst(6).dropLast()) ?? 0
         }
-        var headers: HTTPHeaders = ["etag": tag]
+        guard start < content.count || start == 0 else {
+            return exchange.respond(416, ["content-range": "bytes */\(content.count)"], body: Array("none there".utf8))
+        }
+        var headers: HTTPHeaders = [:]
+        if tells.tag { headers.set("etag", tag) }
+        if let encoding = tells.encoding { headers.set("content-encoding", encoding) }
         if start > 0 { headers.set("content-range", "bytes \(start)-\(content.count - 1)/\(content.count)") }
-        exchange.begin(start > 0 ? 206 : 200, headers, length: UInt64(content.count - start))
+        exchange.begin(start > 0 ? 206 : 200, headers, length: tells.length ? UInt64(content.count - start) : nil)
         var position = start
         while position < content.count {
             let end = min(position + 64 << 10, content.count, hold ?? .max, cut ?? .max)
