@@ -1,4 +1,3 @@
-import AgentProtocol
 import CPluginABI
 import Kernel
 import Reactor
