@@ -85,6 +85,7 @@ pub const CM_CAPABILITY_AUDIT_READ: &str = "audit.read";
 pub const CM_CAPABILITY_FILES: &str = "files";
 pub const CM_CAPABILITY_ENROLLMENT: &str = "enrollment";
 pub const CM_CAPABILITY_PRIVATE: &str = "private-files";
+pub const CM_CAPABILITY_FILTER: &str = "output.filter";
 
 // the host
 
@@ -266,9 +267,11 @@ pub struct cm_clients {
     pub select_asserted: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, *mut cm_buffer, *mut cm_error) -> i32>,
 }
 
-// cm.commands/1 (commands)
+// cm.commands/1 (commands; filter_…: output.filter)
 
 pub const CM_INTERFACE_COMMANDS: &str = "cm.commands/1";
+pub const CM_OUTPUT_LAST: u32 = 1;
+pub const CM_OUTPUT_HELD: u32 = 4096;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -276,6 +279,25 @@ pub struct cm_command_callbacks {
     pub head: cm_head,
     pub target_ended: Option<unsafe extern "C" fn(*mut c_void, u64, cm_text)>,
     pub ended: Option<unsafe extern "C" fn(*mut c_void, u64, cm_text)>,
+    pub destroy: Option<unsafe extern "C" fn(*mut c_void)>,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_output_piece {
+    pub head: cm_head,
+    pub command: cm_text,
+    pub client: cm_text,
+    pub stream: u32,
+    pub flags: u32,
+    pub offset: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_output_filter_callbacks {
+    pub head: cm_head,
+    pub filter: Option<unsafe extern "C" fn(*mut c_void, *const cm_output_piece, *mut u8, u64) -> i64>,
     pub destroy: Option<unsafe extern "C" fn(*mut c_void)>,
 }
 
@@ -289,6 +311,8 @@ pub struct cm_commands {
     pub cancel: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
     pub output: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, u64, *mut cm_buffer, *mut cm_error) -> i32>,
     pub run_with_secrets: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_bytes, *const cm_command_callbacks, *mut c_void, *mut u64, *mut cm_buffer, *mut cm_error) -> i32>,
+    pub filter_add: Option<unsafe extern "C" fn(*mut cm_host_context, *const cm_output_filter_callbacks, *mut c_void, *mut u64, *mut cm_error) -> i32>,
+    pub filter_remove: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
 }
 
 // cm.channels/1 (channels): a stream to an agent
@@ -563,7 +587,9 @@ const _: () = assert!(std::mem::size_of::<cm_websocket_callbacks>() == 40);
 const _: () = assert!(std::mem::size_of::<cm_http>() == 144);
 const _: () = assert!(std::mem::size_of::<cm_clients>() == 48);
 const _: () = assert!(std::mem::size_of::<cm_command_callbacks>() == 32);
-const _: () = assert!(std::mem::size_of::<cm_commands>() == 56);
+const _: () = assert!(std::mem::size_of::<cm_commands>() == 72);
+const _: () = assert!(std::mem::size_of::<cm_output_piece>() == 56);
+const _: () = assert!(std::mem::size_of::<cm_output_filter_callbacks>() == 24);
 const _: () = assert!(std::mem::size_of::<cm_channel_callbacks>() == 56);
 const _: () = assert!(std::mem::size_of::<cm_channels>() == 72);
 const _: () = assert!(std::mem::size_of::<cm_job_callbacks>() == 32);

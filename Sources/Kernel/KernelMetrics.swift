@@ -10,6 +10,10 @@ extension Kernel {
         metrics.reading("client_manager_store_commits_total", "Group commits.", isTotal: true) {
             Double(store.statistics.commits.load(ordering: .relaxed))
         }
+        let filters = commands.filters
+        metrics.reading("client_manager_output_filters_missing", "Required output filters that are not there.") {
+            Double(filters.missing.count)
+        }
         let channels = channels
         metrics.reading("client_manager_channels", "Terminals and streams that have not ended.") { Double(channels.count) }
         let files = files
@@ -35,6 +39,8 @@ struct CommandMetrics {
         let foreign = metrics.counter("client_manager_foreign_answers_total", "Answers for commands of other clients.")
         let failures = metrics.counter("client_manager_record_failures_total", "Ends that the store refused at first.")
         let bytes = metrics.counter("client_manager_output_bytes_total", "Output taken from agents.")
+        let withheld = metrics.counter(
+            "client_manager_output_withheld_bytes_total", "Output kept as asterisks for want of a filter.")
         let seconds = metrics.histogram(
             "client_manager_command_seconds", "From submit to the last recorded end.", bounds: Histogram.latencyBounds)
 
@@ -47,6 +53,12 @@ struct CommandMetrics {
             foreign.add()
             log.warning(
                 "command.foreign-answer", ["client": .string("\(client)"), "command": .string("\(command)")])
+        }
+        observers.outputWithheld = { client, command, bytes in
+            withheld.add(bytes)
+            log.warning(
+                "command.output-withheld",
+                ["client": .string("\(client)"), "command": .string("\(command)"), "bytes": .integer(Int64(clamping: bytes))])
         }
         observers.recordFailed = { problem in
             failures.add()

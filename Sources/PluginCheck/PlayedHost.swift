@@ -27,7 +27,7 @@ final class PlayedHost: @unchecked Sendable {
         var streamsBody = false
     }
 
-    enum Kind { case route, socket, job, subscription, sink, watch, lease, timer, command, metric }
+    enum Kind { case route, socket, job, subscription, sink, watch, lease, timer, command, metric, filter }
 
     enum Callbacks {
         case none
@@ -36,6 +36,7 @@ final class PlayedHost: @unchecked Sendable {
         case job(cm_job_callbacks)
         case events(cm_event_callbacks)
         case sink(cm_audit_callbacks)
+        case filter(cm_output_filter_callbacks)
         case watch(cm_service_callbacks)
         case timer(@convention(c) (UnsafeMutableRawPointer?) -> Void)
         case lease(cm_lease_callbacks, UnsafeMutablePointer<UInt32>)

@@ -52,10 +52,11 @@ final class PlayedTables: Sendable {
                 head: cm_head(), get: clientsGet, select: clientsSelect, is_online: clientsIsOnline,
                 set_labels: clientsSetLabels, select_asserted: clientsSelectAsserted))
         add(
-            CM_INTERFACE_COMMANDS, [CM_CAPABILITY_COMMANDS],
+            CM_INTERFACE_COMMANDS, [CM_CAPABILITY_COMMANDS, CM_CAPABILITY_FILTER],
             cm_commands(
                 head: cm_head(), run: commandsRun, watch: commandsWatch, unwatch: commandsUnwatch, cancel: commandsCancel,
-                output: commandsOutput, run_with_secrets: commandsRunWithSecrets))
+                output: commandsOutput, run_with_secrets: commandsRunWithSecrets, filter_add: commandsFilterAdd,
+                filter_remove: commandsFilterRemove))
         add(
             CM_INTERFACE_CHANNELS, [CM_CAPABILITY_CHANNELS],
             cm_channels(

@@ -30,6 +30,7 @@ extension PlayedHost {
                 #"{"sequence":1,"action":"check.play","outcome":"allowed"}"#.withPlayedText {
                     _ = callbacks.record?(registration.context, 1, $0)
                 }
+            case .filter(let callbacks): playOutput(registration, callbacks)
             case .none, .socket, .lease: break
             }
             _ = handle
@@ -117,7 +118,7 @@ extension PlayedHost {
     }
 
     /// Runs `body` on a thread that plays a loop of the core, and waits for it; or here, on the plugin's own thread.
-    private func onLoop(_ isInline: Bool, _ body: () -> Void) {
+    func onLoop(_ isInline: Bool, _ body: () -> Void) {
         guard isInline else { return body() }
         withoutActuallyEscaping(body) { body in
             let box = Unmanaged.passRetained(LoopWork(body))

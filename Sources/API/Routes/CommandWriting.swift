@@ -60,6 +60,7 @@ enum CommandWriting {
             writer.field("stdout_bytes", output.output)
             writer.field("stderr_bytes", output.errors)
             if output.truncated { writer.field("truncated", true) }
+            if output.withheld > 0 { writer.field("withheld_bytes", output.withheld) }
             guard showsOutput else { return }
             if let inline = output.inline, inline.output.count + inline.errors.count <= budget {
                 budget -= inline.output.count + inline.errors.count
@@ -97,6 +98,7 @@ enum CommandWriting {
         .optional("output_omitted", .boolean("There is output: read it by range.")),
         .optional("stdout_bytes", .integer()), .optional("stderr_bytes", .integer()),
         .optional("truncated", .boolean("A limit was met and later bytes were dropped.")),
+        .optional("withheld_bytes", .integer("Kept as asterisks, because a filter of the command was not there or failed.")),
         .optional("duration_ms", .number()), .optional("max_resident_bytes", .integer("Peak memory.")),
     ])
     static let answerSchema = Schema.object([

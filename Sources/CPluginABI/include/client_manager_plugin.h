@@ -70,7 +70,7 @@ extern "C" {
 
 #define CM_ABI_MAJOR 1u
 /* Counts what was appended since ABI 1.0; information only: compatibility is decided field by field. */
-#define CM_ABI_MINOR 1u
+#define CM_ABI_MINOR 2u
 
 /* ---- the identity note ------------------------------------------------------------------------------------------ *
  * Text in the ELF section "cm_plugin", read without running any code: the line "client-manager-plugin 1" (the ABI's major
@@ -184,6 +184,7 @@ typedef struct cm_head {
 #define CM_CAPABILITY_FILES       "files"        /* the managed store, and transfers from and to clients */
 #define CM_CAPABILITY_ENROLLMENT  "enrollment"   /* tokens that let machines in, and the agent's file */
 #define CM_CAPABILITY_PRIVATE     "private-files" /* places files in the memory of clients */
+#define CM_CAPABILITY_FILTER      "output.filter" /* sees and changes all output of commands, before it is kept */
 /* log, configuration, services, metrics, crypto (hashes, random) and executor need none. */
 
 /* ---- the host --------------------------------------------------------------------------------------------------- *
@@ -468,9 +469,12 @@ typedef struct cm_clients {
                                            uint32_t limit, cm_buffer *CM_NONNULL json, cm_error *CM_NULLABLE error);
 } cm_clients;
 
-/* ---- cm.commands/1 (commands) ------------------------------------------------------------------------------------ */
+/* ---- cm.commands/1 (commands; filter_…: output.filter) ------------------------------------------------------------- *
+ * The table is there for both capabilities; each function needs its own, else CM_E_DENIED. */
 
 #define CM_INTERFACE_COMMANDS "cm.commands/1"
+#define CM_OUTPUT_LAST 1u    /* the stream has ended: nothing is held back any more */
+#define CM_OUTPUT_HELD 4096u /* bytes of a stream that a filter may hold back */
 
 typedef struct cm_command_callbacks {
   cm_head head;
@@ -481,6 +485,30 @@ typedef struct cm_command_callbacks {
   /* [own] Last call. */
   void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
 } cm_command_callbacks;
+
+/* What a filter is shown; its owner is the core. */
+typedef struct cm_output_piece {
+  cm_head head;
+  cm_text command; /* ids */
+  cm_text client;
+  uint32_t stream; /* 1 output, 2 errors */
+  uint32_t flags;  /* CM_OUTPUT_LAST, or 0; flags that you do not know may come */
+  uint64_t offset; /* of the first byte in the stream, as the program wrote it */
+} cm_output_piece;
+
+typedef struct cm_output_filter_callbacks {
+  cm_head head;
+  /* [inline] The next bytes of one stream of one client, before they are kept and before anybody sees them. They begin with
+   * those that were held back the last time, as you left them. Overwrite them where they stand; the length stays, and a write
+   * beside them counts as a failure. Answer how many bytes at the end are to be shown again with what follows, because they may
+   * be the beginning of something: 0 to CM_OUTPUT_HELD. Anything else, for example a negative cm_status, says that you could not
+   * do it: this and the rest of the stream are kept as asterisks. Watchers wait for what you hold back, so hold back little.
+   * After a restart of the core a stream begins again at offset 0; that a last piece comes is not promised. */
+  int64_t (*CM_NULLABLE filter)(void *CM_NULLABLE context, const cm_output_piece *CM_NONNULL piece,
+                                uint8_t *CM_NULLABLE bytes, uint64_t size);
+  /* [own] Last call. */
+  void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
+} cm_output_filter_callbacks;
 
 typedef struct cm_commands {
   cm_head head;
@@ -513,6 +541,17 @@ typedef struct cm_commands {
                                             cm_bytes variables, const cm_command_callbacks *CM_NULLABLE callbacks,
                                             void *CM_NULLABLE context, cm_handle *CM_NONNULL command,
                                             cm_buffer *CM_NONNULL id, cm_error *CM_NULLABLE error);
+  /* [own] From `load` on; works at once. All commands that are accepted from now on are bound to it, in their record
+   * ("output_filters": the ids of plugins): their output passes it, or is kept as asterisks, line ends excepted. That holds
+   * over restarts, and while the plugin is stopped, missing or fails; a target whose output met that says "withheld_bytes".
+   * Commands accepted while it is not there are bound to it only where an operator said so (setting required_output_filters).
+   * A new version takes over without a gap: register in `load`. Needs "output.filter" and "inline". One for each plugin, else
+   * CM_E_EXISTS. Several filters work in the order of their plugins' ids, after the masking of secrets. Since ABI 1.2. */
+  cm_status (*CM_NULLABLE filter_add)(cm_host_context *CM_NONNULL host,
+                                      const cm_output_filter_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
+                                      cm_handle *CM_NONNULL filter, cm_error *CM_NULLABLE error);
+  /* [any] Commands are not bound to it any more; what bound ones still print is kept as asterisks. Since ABI 1.2. */
+  cm_status (*CM_NULLABLE filter_remove)(cm_host_context *CM_NONNULL host, cm_handle filter);
 } cm_commands;
 
 /* ---- cm.channels/1 (channels): a stream to an agent -------------------------------------------------------------- *
@@ -973,7 +1012,8 @@ CM_STATIC_ASSERT(sizeof(cm_plugin) == 72 && offsetof(cm_plugin, load) == 32, "la
 CM_STATIC_ASSERT(sizeof(cm_log) == 24 && sizeof(cm_config) == 24 && sizeof(cm_services) == 56, "layout");
 CM_STATIC_ASSERT(sizeof(cm_lease_callbacks) == 24 && sizeof(cm_service_callbacks) == 24, "layout");
 CM_STATIC_ASSERT(sizeof(cm_route_callbacks) == 48 && sizeof(cm_websocket_callbacks) == 40 && sizeof(cm_http) == 144, "layout");
-CM_STATIC_ASSERT(sizeof(cm_clients) == 48 && sizeof(cm_command_callbacks) == 32 && sizeof(cm_commands) == 56, "layout");
+CM_STATIC_ASSERT(sizeof(cm_clients) == 48 && sizeof(cm_command_callbacks) == 32 && sizeof(cm_commands) == 72, "layout");
+CM_STATIC_ASSERT(sizeof(cm_output_piece) == 56 && sizeof(cm_output_filter_callbacks) == 24, "layout");
 CM_STATIC_ASSERT(sizeof(cm_channel_callbacks) == 56 && sizeof(cm_channels) == 72, "layout");
 CM_STATIC_ASSERT(sizeof(cm_job_callbacks) == 32 && sizeof(cm_jobs) == 80, "layout");
 CM_STATIC_ASSERT(sizeof(cm_event_callbacks) == 32 && sizeof(cm_events) == 32, "layout");

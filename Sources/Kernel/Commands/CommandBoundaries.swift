@@ -55,6 +55,8 @@ public struct CommandObservers: Sendable {
     /// An agent reported an execution of a command that was for other clients.
     public var answeredForOthers: @Sendable (ClientID, CommandID) -> Void = { _, _ in }
     public var outputTaken: @Sendable (Int) -> Void = { _ in }
+    /// Bytes of a target that ended became asterisks, because a filter that they had to pass was not there or failed.
+    public var outputWithheld: @Sendable (ClientID, CommandID, UInt64) -> Void = { _, _, _ in }
     /// The database refused an end; it is tried again.
     public var recordFailed: @Sendable (Problem) -> Void = { _ in }
 

@@ -197,7 +197,7 @@ struct CommandHistory: Sendable {
                 """
                 SELECT t.client, e.state, e.started, e.exit_code, e.signal, e.code, e.message, e.recorded_ms, e.started_ms,
                     e.finished_ms, e.duration_us, e.user_us, e.system_us, e.resident, e.truncated, e.output_bytes,
-                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents
+                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents, e.withheld
                 FROM command_targets t LEFT JOIN command_exits e ON e.target = t.id WHERE t.id >= ? AND t.id < ?
                 ORDER BY t.id
                 """, first, end
@@ -214,7 +214,7 @@ struct CommandHistory: Sendable {
                 """
                 SELECT t.client, e.state, e.started, e.exit_code, e.signal, e.code, e.message, e.recorded_ms, e.started_ms,
                     e.finished_ms, e.duration_us, e.user_us, e.system_us, e.resident, e.truncated, e.output_bytes,
-                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents
+                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents, e.withheld
                 FROM command_targets t LEFT JOIN command_exits e ON e.target = t.id
                 WHERE t.id >= ? AND t.id < ? AND t.client = ?
                 """, first, end, client
@@ -241,6 +241,7 @@ struct CommandHistory: Sendable {
         output.truncated = row.bool(14)
         output.output = row.unsigned(15)
         output.errors = row.unsigned(16)
+        output.withheld = row.unsigned(21)
         let isSpilled = row.bool(17)
         output.inline = nil
         if withOutput {

@@ -41,7 +41,9 @@ struct CommandJournal: Sendable {
                 ) STRICT, WITHOUT ROWID;
                 CREATE TABLE command_progress (id INTEGER PRIMARY KEY CHECK (id = 1), low_water INTEGER NOT NULL) STRICT;
                 INSERT INTO command_progress VALUES (1, 0);
-                """)
+                """),
+        Migration(
+            area: "commands", version: 2, sql: "ALTER TABLE command_exits ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0"),
     ]
 
     /// A new command with its targets.
@@ -214,12 +216,12 @@ private struct ExitRow: Sendable {
         let record = end.record
         // An end that is recorded twice keeps its first form.
         try transaction.run(
-            "INSERT OR IGNORE INTO command_exits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", target,
+            "INSERT OR IGNORE INTO command_exits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", target,
             Int(end.state.rawValue), end.started.number, end.exitCode, end.signal, end.code, end.message, now,
             record?.startedAt, record?.finishedAt, record?.durationMicroseconds, record?.userMicroseconds,
             record?.systemMicroseconds, record?.maximumResidentBytes, output.truncated || record?.truncated == true,
             output.output, output.errors, output.inline.flatMap { $0.output.isEmpty ? nil : $0.output },
-            output.inline.flatMap { $0.errors.isEmpty ? nil : $0.errors }, extents)
+            output.inline.flatMap { $0.errors.isEmpty ? nil : $0.errors }, extents, output.withheld)
         if isMarked { try transaction.run("DELETE FROM command_marks WHERE target = ?", target) }
         if let summary {
             try transaction.run(

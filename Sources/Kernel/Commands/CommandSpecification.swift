@@ -15,6 +15,8 @@ public final class CommandSpecification: Sendable {
     public let environment: [String: String]
     /// Names of the variables that were given as secret, sorted; nothing durable has their values.
     public let secretNames: [String]
+    /// Owners of the filters that its output passes, sorted: those that were there or required when it was accepted.
+    public let outputFilters: [String]
     public let workingDirectory: String?
     public let user: String?
     public let timeoutMilliseconds: UInt64
@@ -42,7 +44,7 @@ public final class CommandSpecification: Sendable {
 
     init(
         id: CommandID, request: CommandRequest, invocation: Invocation, template: TemplateReference?,
-        targetCount: Int, principal: Principal, limits: CommandLimits
+        targetCount: Int, principal: Principal, limits: CommandLimits, outputFilters: [String] = []
     ) {
         self.id = id
         principalKind = principal.kind.rawValue
@@ -54,6 +56,7 @@ public final class CommandSpecification: Sendable {
         standardInput = request.standardInput
         environment = request.environment
         secretNames = request.secretEnvironment.keys.sorted()
+        self.outputFilters = outputFilters
         workingDirectory = request.workingDirectory
         user = request.user
         timeoutMilliseconds = request.timeoutMilliseconds ?? limits.defaultTimeoutMilliseconds
@@ -82,6 +85,7 @@ public final class CommandSpecification: Sendable {
         standardInput = fields.standardInput
         environment = fields.environment
         secretNames = fields.secretNames
+        outputFilters = fields.outputFilters
         workingDirectory = fields.workingDirectory
         user = fields.user
         timeoutMilliseconds = fields.timeoutMilliseconds
@@ -140,6 +144,7 @@ struct CommandFields {
     var standardInput: [UInt8]?
     var environment: [String: String] = [:]
     var secretNames: [String] = []
+    var outputFilters: [String] = []
     var workingDirectory: String?
     var user: String?
     var timeoutMilliseconds: UInt64 = 0

@@ -28,6 +28,7 @@ enum CommandText {
                 writer.field("secret_env_names", specification.secretNames)
                 writer.field("masked", true)
             }
+            if !specification.outputFilters.isEmpty { writer.field("output_filters", specification.outputFilters) }
             writer.field("cwd", ifPresent: specification.workingDirectory)
             writer.field("user", ifPresent: specification.user)
             writer.field("timeout_ms", specification.timeoutMilliseconds)
@@ -98,6 +99,8 @@ enum CommandText {
             fields.template?.version = Int(try reader.integer())
         } else if key.is("secret_env_names") {
             fields.secretNames = try reader.strings()
+        } else if key.is("output_filters") {
+            fields.outputFilters = try reader.strings()
         } else if key.is("cwd") {
             fields.workingDirectory = try reader.string()
         } else if key.is("user") {

@@ -11,6 +11,7 @@ import System
 public final class Commands: Sendable {
     public let limits: CommandLimits
     public let outputs: OutputStore
+    public let filters = OutputFilters()
     let journal: CommandJournal
     let history: CommandHistory
     let authority: any CommandAuthority
@@ -188,7 +189,7 @@ public final class Commands: Sendable {
         }
         let specification = CommandSpecification(
             id: range.command, request: request, invocation: invocation, template: template,
-            targetCount: clients.count, principal: principal, limits: limits)
+            targetCount: clients.count, principal: principal, limits: limits, outputFilters: filters.names)
         let entry = CommandJournal.Entry(
             specification: specification, firstTarget: range.firstTarget, clients: clients, deferred: deferred,
             key: request.idempotencyKey.map {
@@ -239,6 +240,7 @@ public final class Commands: Sendable {
             detail.field("user", ifPresent: specification.user)
             if case .shell = specification.invocation { detail.field("shell", true) }
             if !specification.secretNames.isEmpty { detail.field("secret_env_names", specification.secretNames) }
+            if !specification.outputFilters.isEmpty { detail.field("output_filters", specification.outputFilters) }
             detail.field("rerun_of", ifPresent: specification.rerunOf)
             // The answer then shows the output: no audit record of its own tells of that read.
             if waits { detail.field("answered_with_output", true) }
@@ -305,7 +307,10 @@ public final class Commands: Sendable {
         next.append(effects)
         for end in ends {
             observers.targetEnded(end.end.state)
-            if let output = end.output { outputs.release(output) }
+            guard let output = end.output else { continue }
+            outputs.release(output)
+            let withheld = output.withheld
+            if withheld > 0 { observers.outputWithheld(output.client, output.command, withheld) }
         }
         return true
     }

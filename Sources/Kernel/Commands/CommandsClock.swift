@@ -114,6 +114,9 @@ extension Commands {
         }
         apply(.null)
         for setting in [Setting.commandRetentionDays, .outputRetentionDays] { settings.observe(setting, apply) }
+        let require: @Sendable (JSONValue) -> Void = { [filters] _ in filters.require(settings.strings(.requiredOutputFilters)) }
+        require(.null)
+        settings.observe(.requiredOutputFilters, require)
     }
 }
 

@@ -28,6 +28,7 @@ extension Commands: ExecutionSink {
     // MARK: With any link
 
     func reconcile(over link: any ExecutionLink, _ reports: [ExecutionReport]) async -> [ResumeDecision] {
+        if !filters.isOpen, await !filtersCame(for: link) { return [] }
         var effects = BookEffects()
         let now = now()
         let decisions = state.withLock { $0.book.reconcile(link, reports, now: now, &effects) }
@@ -40,6 +41,17 @@ extension Commands: ExecutionSink {
         await perform(effects)
         if !forgotten.isEmpty { await noteAnswersForOthers(link.client, forgotten) }
         return decisions
+    }
+
+    /// The core starts, and its filters are not there yet: an agent whose output has to pass one is not asked for it before.
+    /// - Returns: false when the link was lost meanwhile.
+    private func filtersCame(for link: any ExecutionLink) async -> Bool {
+        let isBound = !filters.names.isEmpty || state.withLock { state in
+            state.book.clients[link.client]?.targets.contains { !$0.command.specification.outputFilters.isEmpty } ?? false
+        }
+        guard isBound else { return true }
+        await filters.whenOpen()
+        return state.withLock { $0.book.clients[link.client]?.arriving?.link === link }
     }
 
     /// Most reports that are forgotten were acknowledged already and the word was lost. One for a command that exists and
@@ -81,7 +93,9 @@ extension Commands: ExecutionSink {
             live.targets[target.index].news = now
             if let output = live.targets[target.index].output { return output }
             let limit = outputs.allowance(link.client, wanted: live.specification.outputLimitBytes)
-            let output = LiveOutput(command: command, client: link.client, limit: limit, mask: live.mask)
+            let output = LiveOutput(
+                command: command, client: link.client, limit: limit, mask: live.mask,
+                filtering: live.specification.outputFilters.isEmpty ? nil : (live.specification.outputFilters, filters))
             live.targets[target.index].output = output
             return output
         }
@@ -123,8 +137,7 @@ extension Commands: ExecutionSink {
                 return false
             }
             if let output {
-                outputs.finishMask(of: output)
-                guard await outputs.commit(output) else { return false }
+                guard outputs.finish(output), await outputs.commit(output) else { return false }
             }
         }
         var effects = BookEffects()

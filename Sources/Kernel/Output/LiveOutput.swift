@@ -8,6 +8,8 @@ public struct OutputSummary: Sendable, Equatable {
     public var errors: UInt64 = 0
     /// The core dropped bytes because a limit was met.
     public var truncated = false
+    /// Bytes that became asterisks because a filter that they had to pass was not there, or failed.
+    public var withheld: UInt64 = 0
     /// The kept bytes themselves when they are few; else they are in the segments.
     public var inline: StreamPair<[UInt8]>?
     var extents: StreamPair<OutputExtents>?
@@ -39,20 +41,49 @@ final class LiveOutput: Sendable {
         var link: (any ExecutionLink)?
         /// Between what comes and what is kept, where the command was given secrets.
         var masks: StreamPair<OutputMaskStateMachine>?
+        /// Between the masks and what is kept, where the command is bound to filters.
+        var chains: StreamPair<OutputFilterChain>?
+        /// Filters run without the lock: the streams belong to one caller until they are back.
+        var isFiltering = false
     }
 
-    let command: CommandID
-    let client: ClientID
+    /// Whose output it is.
+    struct Source: Sendable {
+        let command: CommandID
+        let client: ClientID
+    }
+
+    let source: Source
+    var command: CommandID { source.command }
+    var client: ClientID { source.client }
+    /// `nil`, as for nearly all commands: no filter.
+    private let filters: OutputFilters?
     /// Bytes of both streams that are kept; more are dropped.
     let limit: UInt64
     let state = Mutex(State())
 
-    /// - Parameter mask: for each stream; `nil`: bytes are kept as they come.
-    init(command: CommandID, client: ClientID, limit: UInt64, mask: OutputMaskStateMachine? = nil) {
-        self.command = command
-        self.client = client
+    /// - Parameters:
+    ///   - mask: for each stream; `nil`: bytes are kept as they come.
+    ///   - filtering: the filters that the command is bound to; `nil`: none.
+    init(
+        command: CommandID, client: ClientID, limit: UInt64, mask: OutputMaskStateMachine? = nil,
+        filtering: (owners: [String], filters: OutputFilters)? = nil
+    ) {
+        source = Source(command: command, client: client)
         self.limit = limit
-        if let mask { state.withLock { $0.masks = StreamPair(mask, mask) } }
+        filters = filtering?.filters
+        guard mask != nil || filtering != nil else { return }
+        let chain = filtering.map { OutputFilterChain($0.owners) }
+        state.withLock { state in
+            if let mask { state.masks = StreamPair(mask, mask) }
+            if let chain { state.chains = StreamPair(chain, chain) }
+        }
+    }
+
+    var withheld: UInt64 { filters == nil ? 0 : state.withLock { Self.withheld($0) } }
+
+    private static func withheld(_ state: borrowing State) -> UInt64 {
+        state.chains.map { $0.output.withheld + $0.errors.withheld } ?? 0
     }
 
     var received: StreamPair<UInt64> { state.withLock { $0.received } }
@@ -68,6 +99,7 @@ final class LiveOutput: Sendable {
             summary.output = state.kept.output
             summary.errors = state.kept.errors
             summary.truncated = state.truncated
+            summary.withheld = Self.withheld(state)
             if state.isSpilled {
                 summary.inline = nil
                 summary.extents = state.extents
@@ -83,25 +115,20 @@ final class LiveOutput: Sendable {
         case small(Int)
         /// New bytes wait for the writer; `queue`: it has to be told.
         case pending(Int, queue: Bool)
-        /// The bytes begin after the end of what was received.
+        /// The bytes begin after the end of what was received; or they cannot be filtered now.
         case gap
     }
 
     /// Takes what is new of `bytes`, which continue the stream at `offset`.
     func take(_ stream: OutputStream, at offset: UInt64, _ bytes: RawSpan, from link: any ExecutionLink) -> Taken {
-        state.withLock { state in
+        if let filters { return takeFiltered(stream, at: offset, bytes, from: link, filters) }
+        return state.withLock { state in
             let have = state.received[stream]
             guard offset <= have else { return .gap }
             let old = have - offset
             guard UInt64(bytes.byteCount) > old else { return .small(0) }
             let new = bytes.extracting(Int(old)..<bytes.byteCount)
-            if state.link !== link {
-                // Each link begins with the first window, whatever was granted over the one before.
-                state.link = link
-                for stream in OutputStream.allCases {
-                    state.granted[stream] = state.received[stream] + WireLimits.initialWindowBytes
-                }
-            }
+            Self.follow(link, &state)
             state.received[stream] += UInt64(new.byteCount)
 
             guard state.masks != nil else { return Self.keep(new, of: stream, &state, limit) }
@@ -110,13 +137,82 @@ final class LiveOutput: Sendable {
         }
     }
 
-    /// The streams have ended: what a mask has held back is kept. Nothing to do the second time.
-    func finishMask() -> [Taken] {
-        state.withLock { state in
+    private static func follow(_ link: any ExecutionLink, _ state: inout State) {
+        guard state.link !== link else { return }
+        // Each link begins with the first window, whatever was granted over the one before.
+        state.link = link
+        for stream in OutputStream.allCases {
+            state.granted[stream] = state.received[stream] + WireLimits.initialWindowBytes
+        }
+    }
+
+    /// The same in three steps, because filters are foreign code. The bytes count as received with the last one, so that a
+    /// newer link which comes in between has the agent send them again.
+    private func takeFiltered(
+        _ stream: OutputStream, at offset: UInt64, _ bytes: RawSpan, from link: any ExecutionLink, _ filters: OutputFilters
+    ) -> Taken {
+        guard filters.isOpen else { return .gap }
+        enum Begun {
+            case over(Taken)
+            case window([UInt8], OutputFilterChain, new: UInt64)
+        }
+        let begun = state.withLock { state -> Begun in
+            let have = state.received[stream]
+            guard offset <= have, !state.isFiltering, let chain = state.chains?[stream] else { return .over(.gap) }
+            let old = have - offset
+            guard UInt64(bytes.byteCount) > old else { return .over(.small(0)) }
+            let new = bytes.extracting(Int(old)..<bytes.byteCount)
+            Self.follow(link, &state)
+            state.isFiltering = true
+            // A filter never sees what was given as secret.
+            let window = state.masks?[stream].take(new) ?? new.withUnsafeBytes { Array($0) }
+            return .window(window, chain, new: UInt64(new.byteCount))
+        }
+        switch begun {
+        case .over(let taken): return taken
+        case .window(let window, var chain, let new):
+            let ready = chain.pass(window, isLast: false, of: source, stream, through: filters)
+            return state.withLock { state in
+                state.isFiltering = false
+                state.chains?[stream] = chain
+                state.received[stream] += new
+                return Self.keep(ready.span.bytes, of: stream, &state, limit)
+            }
+        }
+    }
+
+    /// The streams have ended: what masks and filters have held back is kept. Nothing to do the second time.
+    /// - Returns: `nil` when it cannot be filtered now.
+    func finish() -> [Taken]? {
+        if let filters { return finishFiltered(filters) }
+        return state.withLock { state in
             guard state.masks != nil else { return [] }
             return OutputStream.allCases.map { stream in
                 let rest = state.masks?[stream].finish() ?? []
                 return rest.isEmpty ? .small(0) : Self.keep(rest.span.bytes, of: stream, &state, limit)
+            }
+        }
+    }
+
+    private func finishFiltered(_ filters: OutputFilters) -> [Taken]? {
+        guard filters.isOpen else { return nil }
+        let begun = state.withLock { state -> (StreamPair<[UInt8]>, StreamPair<OutputFilterChain>)? in
+            guard !state.isFiltering, let chains = state.chains else { return nil }
+            state.isFiltering = true
+            var rest = StreamPair<[UInt8]>([], [])
+            for stream in OutputStream.allCases { rest[stream] = state.masks?[stream].finish() ?? [] }
+            return (rest, chains)
+        }
+        guard var (rest, chains) = begun else { return nil }
+        for stream in OutputStream.allCases {
+            rest[stream] = chains[stream].pass(rest[stream], isLast: true, of: source, stream, through: filters)
+        }
+        return state.withLock { state in
+            state.isFiltering = false
+            state.chains = chains
+            return OutputStream.allCases.map { stream in
+                let bytes = rest[stream]
+                return bytes.isEmpty ? .small(0) : Self.keep(bytes.span.bytes, of: stream, &state, limit)
             }
         }
     }

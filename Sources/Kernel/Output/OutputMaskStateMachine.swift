@@ -15,12 +15,16 @@ struct OutputMaskStateMachine: Sendable, Equatable {
 
     var heldBytes: Int { held.count }
 
+    /// Leaves line ends only.
+    static func cover(_ bytes: inout [UInt8]) {
+        for place in bytes.indices where bytes[place] != 0x0A { bytes[place] = asterisk }
+    }
+
     /// What may be stored now.
     mutating func take(_ bytes: RawSpan) -> [UInt8] {
         guard let patterns else {
-            var masked: [UInt8] = []
-            masked.reserveCapacity(bytes.byteCount)
-            bytes.withUnsafeBytes { for byte in $0 { masked.append(byte == 0x0A ? byte : Self.asterisk) } }
+            var masked = bytes.withUnsafeBytes { Array($0) }
+            Self.cover(&masked)
             return masked
         }
         var work = held

@@ -109,12 +109,15 @@ public final class OutputStore: Sendable {
     }
 
     /// Before the commit of a target that has ended.
-    func finishMask(of output: LiveOutput) {
-        for taken in output.finishMask() {
+    /// - Returns: false when a filter that its end has to pass cannot be asked now.
+    func finish(_ output: LiveOutput) -> Bool {
+        guard let rest = output.finish() else { return false }
+        for taken in rest {
             guard case .pending(let count, let queue) = taken else { continue }
             unwritten.add(count, ordering: .relaxed)
             if queue { self.queue(output) }
         }
+        return true
     }
 
     private func queue(_ output: LiveOutput) {

@@ -92,5 +92,6 @@ extension Setting {
     public static let common: [Setting] = [
         heartbeatSeconds, heartbeatJitterPercent, forgetAfterDays, auditRetentionDays, commandRetentionDays,
         outputRetentionDays, sessionRetentionDays, commandsStopped, commandsStoppedExempt, logLevel,
+        requiredOutputFilters,
     ] + files + transfers + archive
 }

@@ -152,6 +152,7 @@ public enum Capability: String, Sendable, CaseIterable {
     case auditRead = "audit.read"
     case enrollment
     case privateFiles = "private-files"
+    case outputFilter = "output.filter"
 
     /// Granted to whoever is let in, unless `plugins.default_grants` says otherwise.
     public static let defaults: [Capability] = [.http, .events, .jobs, .store, .clientsRead, .auditWrite]

@@ -62,7 +62,7 @@ extension Capability {
         case .enrollment: ["enrollment-token.create", "enrollment-token.revoke"]
         case .privateFiles: ["private-file.write", "private-file.read"]
         case .jobs: ["job.create", "job.read", "job.cancel"]
-        case .http, .events, .store, .auditWrite, .inline, .secrets, .auditRead: []
+        case .http, .events, .store, .auditWrite, .inline, .secrets, .auditRead, .outputFilter: []
         }
     }
 }

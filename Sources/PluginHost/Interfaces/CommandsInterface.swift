@@ -6,7 +6,8 @@ import Synchronization
 let commandsTable = HostTable(
     cm_commands(
         head: head(of: cm_commands.self), run: commandsRun, watch: commandsWatch, unwatch: commandsUnwatch,
-        cancel: commandsCancel, output: commandsOutput, run_with_secrets: commandsRunWithSecrets))
+        cancel: commandsCancel, output: commandsOutput, run_with_secrets: commandsRunWithSecrets,
+        filter_add: commandsFilterAdd, filter_remove: commandsFilterRemove))
 
 private let specificationBytes = 4 << 20
 private let watchedPerPlugin = 256
@@ -164,7 +165,7 @@ private func run(
     command.pointee = CM_NO_HANDLE
     var isWatched = false
     let status = hostCall(host, .wait, function, error: error) { instance in
-        if let status = requireRoom(id, idBytes, error) { return status }
+        if let status = instance.lacking(.commands, for: function, error) ?? requireRoom(id, idBytes, error) { return status }
         return answering(error) { () throws(Problem) in
             guard let table else { throw Problem(400, "plugin-argument", "the head of the callbacks is not filled in") }
             guard let body = specification.bytes(limit: specificationBytes) else {
@@ -209,7 +210,8 @@ private func commandsWatch(
     let table = adopt(callbacks, empty: cm_command_callbacks())
     let ends = CallbackContext(context, destroy: table?.destroy)
     let status = hostCall(host, .wait, "commands.watch", error: error) { instance in
-        answering(error) { () throws(Problem) in
+        if let status = instance.lacking(.commands, for: "commands.watch", error) { return status }
+        return answering(error) { () throws(Problem) in
             guard let table else { throw Problem(400, "plugin-argument", "the head of the callbacks is not filled in") }
             let actor = try instance.actor(actor)
             let number = try commandID(id)
@@ -242,7 +244,8 @@ private func commandsCancel(
     _ host: OpaquePointer, _ actor: cm_handle, _ id: cm_text, _ error: UnsafeMutablePointer<cm_error>?
 ) -> cm_status {
     hostCall(host, .wait, "commands.cancel", error: error) { instance in
-        answering(error) { () throws(Problem) in
+        if let status = instance.lacking(.commands, for: "commands.cancel", error) { return status }
+        return answering(error) { () throws(Problem) in
             let actor = try instance.actor(actor)
             let number = try commandID(id)
             let kernel = instance.environment.kernel
@@ -261,7 +264,8 @@ private func commandsOutput(
     _ buffer: UnsafeMutablePointer<cm_buffer>, _ error: UnsafeMutablePointer<cm_error>?
 ) -> cm_status {
     hostCall(host, .wait, "commands.output", error: error) { instance in
-        answering(error) { () throws(Problem) in
+        if let status = instance.lacking(.commands, for: "commands.output", error) { return status }
+        return answering(error) { () throws(Problem) in
             let actor = try instance.actor(actor)
             let number = try commandID(id)
             let client = try clientID(client)

@@ -4,14 +4,15 @@ import CPluginABI
 enum HostInterfaces {
     struct Offer: Sendable {
         let identifier: String
-        let capability: Capability?
+        /// One of them is needed; its functions may tell them apart. Empty: none is.
+        let capabilities: [Capability]
         let size: UInt32
         /// The table's address, which never changes.
         let table: Foreign
 
-        init<Table>(_ identifier: String, _ capability: Capability? = nil, _ table: HostTable<Table>) {
+        init<Table>(_ identifier: String, _ capability: Capability? = nil, or other: Capability? = nil, _ table: HostTable<Table>) {
             self.identifier = identifier
-            self.capability = capability
+            capabilities = [capability, other].compactMap(\.self)
             size = UInt32(MemoryLayout<Table>.size)
             self.table = Foreign(UnsafeMutableRawPointer(mutating: table.pointer))
         }
@@ -30,7 +31,7 @@ enum HostInterfaces {
         Offer(CM_INTERFACE_AUDIT, .auditWrite, auditTable),
         Offer(CM_INTERFACE_CRYPTO, nil, cryptoTable),
         Offer(CM_INTERFACE_JOBS, .jobs, jobsTable),
-        Offer(CM_INTERFACE_COMMANDS, .commands, commandsTable),
+        Offer(CM_INTERFACE_COMMANDS, .commands, or: .outputFilter, commandsTable),
         Offer(CM_INTERFACE_CHANNELS, .channels, channelsTable),
         Offer(CM_INTERFACE_FILES, .files, filesTable),
         Offer(CM_INTERFACE_ENROLLMENT, .enrollment, enrollmentTable),
@@ -48,6 +49,19 @@ func makeHost(for instance: PluginInstance) -> HostTable<cm_host> {
             abi_minor: UInt32(CM_ABI_MINOR), interface_get: hostInterfaceGet))
 }
 
+extension PluginInstance {
+    func lacks(_ capability: Capability, for what: String, _ error: UnsafeMutablePointer<cm_error>?) -> cm_status {
+        error.set(
+            CM_E_DENIED, "plugin-not-granted",
+            "\(what) needs the capability \"\(capability.rawValue)\": name it in the note's \"capabilities\", and have it approved (cmctl plugins approve \(id))")
+    }
+
+    /// For tables that are there for several: `nil` when the function's own capability is granted.
+    func lacking(_ capability: Capability, for function: StaticString, _ error: UnsafeMutablePointer<cm_error>?) -> cm_status? {
+        grants.contains(capability) ? nil : lacks(capability, for: "\(function)", error)
+    }
+}
+
 private func hostInterfaceGet(
     _ host: OpaquePointer, _ identifier: cm_text, _ minimumSize: UInt32,
     _ table: UnsafeMutablePointer<UnsafeRawPointer?>, _ error: UnsafeMutablePointer<cm_error>?
@@ -60,10 +74,8 @@ private func hostInterfaceGet(
         guard let offer = HostInterfaces.offers.first(where: { $0.identifier == name }) else {
             return error.set(CM_E_NOT_FOUND, "plugin-no-interface", "this core has no interface \"\(name)\"")
         }
-        if let capability = offer.capability, !instance.grants.contains(capability) {
-            return error.set(
-                CM_E_DENIED, "plugin-not-granted",
-                "\"\(name)\" needs the capability \"\(capability.rawValue)\": name it in the note's \"capabilities\", and have it approved (cmctl plugins approve \(instance.id))")
+        if let first = offer.capabilities.first, instance.grants.isDisjoint(with: offer.capabilities) {
+            return instance.lacks(first, for: "\"\(name)\"", error)
         }
         guard minimumSize <= offer.size else {
             return error.set(CM_E_UNSUPPORTED, "plugin-interface-smaller", "this core's \"\(name)\" has \(offer.size) bytes, \(minimumSize) are wanted: use a newer core")

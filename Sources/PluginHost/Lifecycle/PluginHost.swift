@@ -35,6 +35,8 @@ public final class PluginHost: Sendable {
         } catch {
             throw Problem(500, "plugin-directory", "the plugin directory cannot be made: \(error)")
         }
+        // Until the first look is over nobody knows which filters there are.
+        kernel.commands.filters.close()
         return PluginHost(options, decisions, try HostEnvironment(kernel: kernel, loop: loop, forms: forms, options), routes)
     }
 
@@ -50,6 +52,7 @@ public final class PluginHost: Sendable {
     /// Loads what is there, and watches the directory from now on. Returns when the first look is done, or after `milliseconds`:
     /// a slow plugin does not hold up the core.
     public func start(waitingMilliseconds milliseconds: UInt64 = 10_000) async throws(Problem) {
+        defer { environment.kernel.commands.filters.open() }
         guard !options.isSafe else {
             environment.log.warning("plugins.safe", ["detail": "started with --safe: no plugin is loaded"])
             return
@@ -81,6 +84,7 @@ public final class PluginHost: Sendable {
     /// Stops all plugins, newest first. Call it on a loop, before the kernel closes.
     public func stop() async {
         guard let thread = control.withLock({ $0.take() }) else { return }
+        environment.kernel.commands.filters.close()
         _ = await thread.run { [self] in stopAll() }
         let pool = BlockingPool(name: "closing", threads: 1, queue: 1)
         _ = try? await pool.run { thread.stop() }
@@ -226,6 +230,7 @@ public final class PluginHost: Sendable {
     }
 
     func retire(_ instance: PluginInstance, isFenced: Bool = false) {
+        instance.withdrawOutputFilter()
         state.retirements.append(Retirement(instance, isFenced: isFenced))
     }
 

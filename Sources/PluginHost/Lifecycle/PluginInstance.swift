@@ -151,6 +151,10 @@ final class PluginInstance: Sendable {
         resources.withLock { $0.values.count { $0 is Resource } }
     }
 
+    func resources<Resource: PluginResource>(of _: Resource.Type) -> [Resource] {
+        resources.withLock { $0.values.compactMap { $0 as? Resource } }
+    }
+
     /// The plugin is on its way out: job attempts hear of it.
     func askAttemptsToEnd() {
         let attempts = resources.withLock { $0.compactMap { entry in (entry.value as? JobAttempt).map { ($0, entry.key) } } }

@@ -116,8 +116,8 @@ import Testing
         }
         #expect(output.received.output == 22)
         #expect(output.summary.inline?.output == Array("x ************* y ".utf8))
-        _ = output.finishMask()
-        _ = output.finishMask()
+        _ = output.finish()
+        _ = output.finish()
         #expect(output.summary.inline?.output == Array("x ************* y a-lo".utf8) && output.summary.output == 22)
     }
 

@@ -185,6 +185,14 @@ final class Kit: Plugin {
         try refused(.notFound) { () throws(PluginError) in
             _ = try commands.run(["clients": ["c-1"], "argv": ["true"]], secrets: [("TOKEN", "a value")])
         }
+        let first = try commands.addFilter { _, _ in 0 }
+        commands.removeFilter(first)
+        // Played with two texts; the last bytes are held back until there are no more.
+        _ = try commands.addFilter { piece, window in
+            guard piece.command == "check", piece.client == "check", piece.stream == .output else { return nil }
+            for place in window.indices where window[place] == 0x61 { window[place] = 0x2A }
+            return piece.isLast ? 0 : min(window.count, 3)
+        }
         let files = try host.privateFiles()
         try refused(.notFound) { () throws(PluginError) in
             try files.put(PrivateFiles.Specification(name: "key", lifetimeSeconds: 60), content: [1], on: "c-1") { _ in }
