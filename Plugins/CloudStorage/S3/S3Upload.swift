@@ -41,9 +41,11 @@ final class S3Upload: Sendable {
         return S3Upload(store, key, options, PartialUpload(id: id, partBytes: partBytes), cancellation)
     }
 
-    /// Parts that the store has, by number.
+    /// Parts that the store has, by number. A store that keeps every version of a part (SeaweedFS) names some twice: where they
+    /// differ, nobody knows which one it would take, so there is none.
     func present() throws(CloudError) -> [Int: Part] {
         var parts: [Int: Part] = [:]
+        var doubtful: Set<Int> = []
         var marker = "0"
         for _ in 0..<100 {
             let query = [(name: "uploadId", value: upload.id), (name: "part-number-marker", value: marker), (name: "max-parts", value: "1000")]
@@ -52,9 +54,12 @@ final class S3Upload: Sendable {
             for item in root.all("Part") {
                 guard let number = item.text("PartNumber").flatMap({ Int($0) }), let size = item.text("Size").flatMap({ Int64($0) }) else { continue }
                 let etag = (item.text("ETag") ?? "").filter { $0 != "\"" }
+                if let other = parts[number], other.size != size || other.etag != etag { doubtful.insert(number) }
                 parts[number] = Part(size: size, etag: etag, md5: S3Store.isMD5(etag) ? Text.bytes(hex: etag) : nil, sha256: item.text("ChecksumSHA256"))
             }
-            guard root.text("IsTruncated") == "true", let next = root.text("NextPartNumberMarker"), next != marker else { return parts }
+            guard root.text("IsTruncated") == "true", let next = root.text("NextPartNumberMarker"), next != marker else {
+                return parts.filter { !doubtful.contains($0.key) }
+            }
             marker = next
         }
         throw CloudError(.answer, "the store's list of parts does not end")
