@@ -55,6 +55,8 @@ public struct CommandObservers: Sendable {
     /// An agent reported an execution of a command that was for other clients.
     public var answeredForOthers: @Sendable (ClientID, CommandID) -> Void = { _, _ in }
     public var outputTaken: @Sendable (Int) -> Void = { _ in }
+    /// The disk's limit removed so many segments, of so many bytes, before the archive had everything in them.
+    public var outputDropped: @Sendable (Int, UInt64) -> Void = { _, _ in }
     /// The database refused an end; it is tried again.
     public var recordFailed: @Sendable (Problem) -> Void = { _ in }
 
