@@ -131,10 +131,11 @@ public final class OutputArchive: Sendable {
                 guard let objects = state.withLock({ $0.objects }), objects.isThere else { throw .store(.absent) }
                 let now = monotonicNanoseconds() / 1_000_000
                 let looksAtOpen = now >= looked + Self.openMilliseconds
-                let didWork = try await round(destination, objects, looksAtOpen: looksAtOpen, on: loop, log)
-                if !didWork, looksAtOpen { looked = now }
+                let isFull = try await round(destination, objects, looksAtOpen: looksAtOpen, on: loop, log)
+                if !isFull, looksAtOpen { looked = now }
                 succeeded(destination)
-                if didWork { continue }
+                // Else what ends meanwhile is one round, and not one each.
+                if isFull { continue }
             } catch {
                 if isStopping.load(ordering: .relaxed) { return }
                 pause = failed(error, destination, log)
@@ -164,7 +165,7 @@ public final class OutputArchive: Sendable {
             return (row, batch)
         }
         state.withLock { $0.known = (destination, row.position) }
-        guard !batch.items.isEmpty || batch.position != row.position else { return false }
+        guard !batch.items.isEmpty || batch.position != row.position else { return batch.isFull }
         let (done, failure) = await copy(batch.items, destination, objects, on: loop)
         let last = done.last { $0.output != nil || $0.errors != nil }
         let lastKey = last.map {
@@ -183,7 +184,7 @@ public final class OutputArchive: Sendable {
             tell(done, destination, log)
         }
         if let failure { throw failure }
-        return true
+        return batch.isFull
     }
 
     /// Copies in a few lanes. After a failure no other begins; those that have begun come to their end.

@@ -49,6 +49,8 @@ struct OutputArchiveBatch: Sendable {
     var open: [Int64] = []
     /// Where the position is when the items are done.
     var position: Int64
+    /// There may be more at once.
+    var isFull = false
 }
 
 /// What came of an item.
@@ -82,6 +84,8 @@ extension OutputArchiveRow {
     /// Objects of one round, and targets that it looks at.
     static let itemsPerRound = 64
     static let scannedTargets = 2_048
+    /// Of output, beyond which a round has no other target: what it has done is durable only at its end.
+    static let bytesPerRound: UInt64 = 256 << 20
 
     /// As the settings say in this transaction; `nil`: off.
     static func destination(_ reader: borrowing some StoreReading & ~Copyable) throws(StoreError) -> ArchiveDestination? {
@@ -144,7 +148,9 @@ extension OutputArchiveRow {
                     client: row.identifier(3, ClientKind.self) ?? ClientID(high: 0, low: 0))
             }
         }
-        var isFull = false
+        batch.isFull = batch.items.count == Self.itemsPerRound
+        var (scanned, bytes): (Int, UInt64) = (0, 0)
+        var isOver = false
         let carry = Int64(clamping: carry) << 16
         try reader.each(
             """
@@ -154,20 +160,26 @@ extension OutputArchiveRow {
             WHERE t.id > ? AND t.id < ? ORDER BY t.id LIMIT ?
             """, id, position, end, Self.scannedTargets
         ) { (row) throws(StoreError) in
-            guard !isFull else { return }
+            guard !isOver else { return }
             if !row.bool(4) {
                 // So young that it is likely to end while one waits: then it needs no row.
-                guard row.integer(1) < carry else { return isFull = true }
+                guard row.integer(1) < carry else { return isOver = true }
                 batch.open.append(row.integer(0))
             } else if row.unsigned(5) > 0, !row.bool(6) {
-                guard batch.items.count < Self.itemsPerRound else { return isFull = true }
+                guard batch.items.count < Self.itemsPerRound, bytes < Self.bytesPerRound else {
+                    batch.isFull = true
+                    return isOver = true
+                }
+                bytes += row.unsigned(5)
                 batch.items.append(
                     OutputArchiveItem(
                         target: row.integer(0), command: CommandID(high: row.unsigned(1), low: UInt64(bitPattern: row.integer(2))),
                         client: row.identifier(3, ClientKind.self) ?? ClientID(high: 0, low: 0)))
             }
             batch.position = row.integer(0)
+            scanned += 1
         }
+        if scanned == Self.scannedTargets { batch.isFull = true }
         return batch
     }
 
