@@ -66,6 +66,7 @@ public final class Kernel: Sendable {
     public let files: FileStore
     public let templates: Templates
     public let commands: Commands
+    public let outputArchive: OutputArchive
     public let jobs: Jobs
     public let schedules: Schedules
     public let channels: Channels
@@ -148,6 +149,7 @@ public final class Kernel: Sendable {
             enrollment.answeredForOthers(client, command)
         }
         commands = try await Commands.open(parts)
+        outputArchive = OutputArchive(store: store, commands: commands, settings: settings, events: events, metrics: metrics)
         jobs = try await Jobs.open(
             store: store, events: events, owners: JobOwners(security), limits: options.jobs,
             report: { problem in
@@ -203,6 +205,9 @@ public final class Kernel: Sendable {
         auditArchive.start(on: loop) { [log] problem in
             log.warning("audit.archive-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
+        outputArchive.start(on: loop) { [log] problem in
+            log.warning("output.archive-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+        }
         audit.start(on: loop) { [log] problem in
             log.error("audit.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
         }
@@ -233,6 +238,7 @@ public final class Kernel: Sendable {
         outbox.stop()
         auditSinks.stop()
         auditArchive.stop()
+        outputArchive.stop()
         await audit.stop()
         // Closing joins the store's threads, which a loop must not wait for; the pool's thread may.
         let pool = BlockingPool(name: "closing", threads: 1, queue: 1)

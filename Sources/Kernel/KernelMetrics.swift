@@ -60,6 +60,15 @@ struct CommandMetrics {
                 "command.output-withheld",
                 ["client": .string("\(client)"), "command": .string("\(command)"), "bytes": .integer(Int64(clamping: bytes))])
         }
+        observers.outputDropped = { segments, bytes in
+            log.error(
+                "output.archive-lost",
+                [
+                    "code": "output-archive-dropped", "segments": .integer(Int64(segments)), "bytes": .integer(Int64(clamping: bytes)),
+                ])
+            events.publish(Event(
+                kind: "output.archive-lost", data: ["segments": .integer(Int64(segments)), "bytes": .integer(Int64(clamping: bytes))]))
+        }
         observers.recordFailed = { problem in
             failures.add()
             log.error("command.record-failed", ["code": .string(problem.code), "detail": .string(problem.detail)])

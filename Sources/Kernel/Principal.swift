@@ -48,6 +48,8 @@ public struct Problem: Error, Sendable, Equatable {
     public var retryAfterSeconds: Int?
     /// The field of the request that was wrong, as a JSON pointer.
     public var pointer: String?
+    /// Where what is gone here can be had.
+    public var archived: ArchivedObject?
 
     public init(_ status: Int, _ code: String, _ detail: String, retryAfter: Int? = nil, pointer: String? = nil) {
         self.status = status

@@ -46,7 +46,7 @@ enum CoreRoutes {
         routes += enrollmentTokenRoutes(kernel.enrollment, scope: scope)
         routes += settingRoutes(kernel.settings) + webhookRoutes(kernel.outbox)
         let clients = kernel.clients
-        routes += auditRoutes(kernel.audit) + auditArchiveRoutes(kernel.auditArchive)
+        routes += auditRoutes(kernel.audit) + auditArchiveRoutes(kernel.auditArchive) + outputArchiveRoutes(kernel.outputArchive)
         routes += eventRoutes(kernel.events) { principal, client in
             let scope = scope(principal, .readClients)
             return (try? clients.permits(client, allowed: scope.allowed, denied: scope.denied)) ?? false

@@ -70,7 +70,7 @@ class Seaweed:
             self.process = show.start(
                 [tool("weed"), "-logdir=" + self.folder, "server", f"-dir={self.folder}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                  "-filer", "-s3", f"-s3.config={self.folder}/identities.json", "-s3.domainName=localhost", "-master.telemetry=false",
-                 "-master.volumeSizeLimitMB=512", "-volume.max=40", *sockets, *[f"-{name}={port}" for name, port in ports.items()]],
+                 "-master.volumeSizeLimitMB=512", "-volume.max=40", "-s3.port.iceberg=0", "-s3.port.lance=0", *sockets, *[f"-{name}={port}" for name, port in ports.items()]],
                 stdout=log, stderr=log, cwd=self.folder)
             if answers(ports["s3.port"], self.process):
                 self.port = ports["s3.port"]

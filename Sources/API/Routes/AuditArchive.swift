@@ -22,11 +22,11 @@ private let archiveSchema = Schema.object([
     .optional("missing", .integer("Records that retention removed while the archive was off.")),
     .optional("retention_waits", .boolean()), .optional("last_key", .string()), .optional("archived_ms", .integer()),
     .optional("next_key", .string("The segment that is being written, or is to be tried again.")),
-    .optional(
-        "error",
-        .object([
-            .required("code", .string("The store's plugin's own, or object-store-….")), .required("text", .string()),
-            .required("since_ms", .integer()), .required("next_ms", .integer("The next attempt; a change of the settings or of the plugins brings it on.")),
-            .required("attempts", .integer("Failures since the last success.")),
-        ])),
+    .optional("error", archiveErrorSchema),
+])
+
+let archiveErrorSchema = Schema.object([
+    .required("code", .string("The store's plugin's own, or object-store-….")), .required("text", .string()),
+    .required("since_ms", .integer()), .required("next_ms", .integer("The next attempt; a change of the settings or of the plugins brings it on.")),
+    .required("attempts", .integer("Failures since the last success.")),
 ])

@@ -61,6 +61,7 @@ enum CommandWriting {
             writer.field("stderr_bytes", output.errors)
             if output.truncated { writer.field("truncated", true) }
             if output.withheld > 0 { writer.field("withheld_bytes", output.withheld) }
+            if let archived = view.archived { self.archived(archived, &writer) }
             guard showsOutput else { return }
             if let inline = output.inline, inline.output.count + inline.errors.count <= budget {
                 budget -= inline.output.count + inline.errors.count
@@ -68,6 +69,20 @@ enum CommandWriting {
                 writer.bytes("stderr", inline.errors)
             } else if output.output + output.errors > 0 {
                 writer.field("output_omitted", true)
+            }
+        }
+    }
+
+    private static func archived(_ archived: ArchivedOutput, _ writer: inout JSONWriter) {
+        writer.object("archived") { writer in
+            writer.field("at_ms", archived.milliseconds)
+            for (name, object) in [("stdout", archived.output), ("stderr", archived.errors)] {
+                guard let object else { continue }
+                writer.object(name) { writer in
+                    writer.field("remote", object.remote)
+                    writer.field("key", object.key)
+                    writer.field("bytes", object.bytes)
+                }
             }
         }
     }
@@ -89,6 +104,9 @@ enum CommandWriting {
 
     // MARK: For the document
 
+    private static let archivedSchema = Schema.object([
+        .required("remote", .string()), .required("key", .string()), .required("bytes", .integer()),
+    ])
     static let targetSchema = Schema.object([
         .required("client", .string()), .required("state", .string("waiting, sent, running, or how it ended.")),
         .optional("started", .choice(["no", "yes", "maybe"])), .optional("exit_code", .integer()),
@@ -99,6 +117,11 @@ enum CommandWriting {
         .optional("stdout_bytes", .integer()), .optional("stderr_bytes", .integer()),
         .optional("truncated", .boolean("A limit was met and later bytes were dropped.")),
         .optional("withheld_bytes", .integer("Kept as asterisks, because a filter of the command was not there or failed.")),
+        .optional(
+            "archived",
+            .object([
+                .required("at_ms", .integer()), .optional("stdout", archivedSchema), .optional("stderr", archivedSchema),
+            ])),
         .optional("duration_ms", .number()), .optional("max_resident_bytes", .integer("Peak memory.")),
     ])
     static let answerSchema = Schema.object([

@@ -16,15 +16,22 @@ struct ArchiveDestination: Hashable, Sendable {
     /// The key of its row. A remote's name has no slash.
     var name: String { remote + "/" + prefix }
 
-    /// As the database has it: the same for a transaction, whatever other threads change meanwhile.
+    /// The trail's, as the database has it: the same for a transaction, whatever other threads change meanwhile.
     static func current(_ reader: borrowing some StoreReading & ~Copyable) throws(StoreError) -> ArchiveDestination? {
+        try current(reader, .auditArchiveRemote, .auditArchivePrefix)
+    }
+
+    /// As two settings in the database say.
+    static func current(
+        _ reader: borrowing some StoreReading & ~Copyable, _ remote: Setting, _ prefix: Setting
+    ) throws(StoreError) -> ArchiveDestination? {
         func text(_ setting: Setting) throws(StoreError) -> String {
             let stored = try reader.first("SELECT value FROM settings WHERE name = ?", setting.name) { (row) throws(StoreError) in
                 row.text(0)
             }
             return setting.valid(stored)?.string ?? setting.initial.string ?? ""
         }
-        return ArchiveDestination(remote: try text(.auditArchiveRemote), prefix: try text(.auditArchivePrefix))
+        return ArchiveDestination(remote: try text(remote), prefix: try text(prefix))
     }
 }
 

@@ -1,3 +1,5 @@
+import AgentProtocol
+
 extension Setting {
     public static let auditArchiveRemote = Setting(
         "audit_archive_remote", .text(maximum: 64, fault: ArchiveNames.remoteFault), initial: "",
@@ -12,7 +14,17 @@ extension Setting {
         "audit_archive_records", .integer(1...1_000_000), initial: 4_096,
         "new audit records that are a segment before that time")
 
-    static let archive = [auditArchiveRemote, auditArchivePrefix, auditArchiveSeconds, auditArchiveRecords]
+    static let auditArchive = [auditArchiveRemote, auditArchivePrefix, auditArchiveSeconds, auditArchiveRecords]
+
+    public static let outputArchiveRemote = Setting(
+        "output_archive_remote", .text(maximum: 64, fault: ArchiveNames.remoteFault), initial: "",
+        "remote of the object store that gets the output of commands; empty: none")
+    public static let outputArchivePrefix = Setting(
+        "output_archive_prefix", .text(maximum: 256, fault: ArchiveNames.prefixFault), initial: "output/",
+        "what stands before the names of those objects")
+
+    static let outputArchive = [outputArchiveRemote, outputArchivePrefix]
+    static let archive = auditArchive + outputArchive
 }
 
 enum ArchiveNames {
@@ -33,6 +45,11 @@ enum ArchiveNames {
     /// Names sort as their records do: 19 digits hold every sequence number.
     static func segment(_ prefix: String, _ first: UInt64, _ last: UInt64) -> String {
         "\(prefix)audit-\(padded(first))-\(padded(last)).jsonl"
+    }
+
+    /// Ids of commands sort as the commands were accepted.
+    static func output(_ prefix: String, _ command: CommandID, _ client: ClientID, _ stream: OutputStream) -> String {
+        "\(prefix)\(command)/\(client).\(stream == .standardOutput ? "stdout" : "stderr")"
     }
 
     private static func padded(_ number: UInt64) -> String {

@@ -15,7 +15,6 @@ public final class AuditArchive: Sendable {
     private let events: Events
     private let wakeup = Wakeup()
     private let isStopping = Atomic<Bool>(false)
-    static let graceMilliseconds: UInt64 = 15_000
     private let written: Counter
     private let failures: Counter
     private let state = Mutex(State())
@@ -25,8 +24,7 @@ public final class AuditArchive: Sendable {
         /// For metrics; the database has the truth.
         var known: (destination: ArchiveDestination, position: UInt64)?
         var isWriting = false
-        var pace = ArchivePace()
-        var trouble: AuditArchiveStatus.Trouble?
+        var health = ArchiveHealth()
     }
 
     init(store: Store, audit: Audit, settings: Settings, events: Events, metrics: Metrics) {
@@ -39,7 +37,7 @@ public final class AuditArchive: Sendable {
         metrics.reading("client_manager_audit_archive_behind", "Audit records that the archive does not have; 0 when it is off.") { [self] in
             Double(behind)
         }
-        for setting in Setting.archive { settings.observe(setting) { [wakeup] _ in wakeup.signal() } }
+        for setting in Setting.auditArchive { settings.observe(setting) { [wakeup] _ in wakeup.signal() } }
     }
 
     /// What offers objects from now on, if it is there.
@@ -80,7 +78,7 @@ public final class AuditArchive: Sendable {
             return (try ArchivePosition.read(reader, destination), oldest)
         }
         let (isThere, isWriting, failures, trouble) = state.withLock {
-            ($0.objects?.isThere ?? false, $0.isWriting, $0.pace.failures, $0.trouble)
+            ($0.objects?.isThere ?? false, $0.isWriting, $0.health.pace.failures, $0.health.trouble)
         }
         let row = position ?? ArchivePosition(position: oldest - 1)
         var status = AuditArchiveStatus(destination: destination, row: row, newest: max(audit.newest, row.position))
@@ -219,12 +217,8 @@ public final class AuditArchive: Sendable {
     private func succeeded(_ segment: ArchiveSegment?) {
         let known = segment.map { ($0.destination, $0.last) }
         let recovered = state.withLock { state in
-            defer {
-                state.trouble = nil
-                state.pace.succeeded()
-            }
             if let known { state.known = known }
-            return state.trouble?.isTold == true ? state.known : nil
+            return state.health.succeeded() ? state.known : nil
         }
         if segment != nil { written.add() }
         guard let recovered else { return }
@@ -237,17 +231,7 @@ public final class AuditArchive: Sendable {
     private func failed(_ failure: ArchiveFailure, _ destination: ArchiveDestination, _ log: @Sendable (Problem) -> Void) -> UInt64 {
         let (code, text) = failure.told
         let isAbsent = failure.isAbsent
-        let (pause, isNews) = state.withLock { state in
-            let before = state.trouble.flatMap { $0.isAbsent == isAbsent ? $0 : nil }
-            // Who is not there yet has not failed: plugins come after the core, and tell by `storeChanged`. So nothing is said at first.
-            let now = unixMilliseconds()
-            let since = min(before?.sinceMilliseconds ?? now, now)
-            let isTold = !isAbsent || before?.isTold == true || now - since >= Self.graceMilliseconds
-            let pause = !isAbsent ? state.pace.failed() : isTold ? 60_000 : since + Self.graceMilliseconds - now
-            state.trouble = AuditArchiveStatus.Trouble(
-                code: code, text: text, isAbsent: isAbsent, isTold: isTold, sinceMilliseconds: since, nextMilliseconds: now + pause)
-            return (pause, isTold && before?.isTold != true)
-        }
+        let (pause, isNews) = state.withLock { $0.health.failed(failure, now: unixMilliseconds()) }
         if !isAbsent { failures.add() }
         if isNews || !isAbsent {
             log(Problem(503, "audit-archive", "the audit trail does not get to \(destination.name): \(text) (\(code))"))
@@ -263,41 +247,7 @@ public final class AuditArchive: Sendable {
     private func reset() {
         state.withLock { state in
             state.known = nil
-            state.trouble = nil
-            state.pace.succeeded()
-        }
-    }
-}
-
-/// What keeps a segment here.
-private enum ArchiveFailure: Error {
-    case store(ObjectStoreError)
-    case core(Problem)
-
-    static func ofCore<Value>(_ body: () async throws(Problem) -> Value) async throws(ArchiveFailure) -> Value {
-        do throws(Problem) { return try await body() } catch { throw .core(error) }
-    }
-
-    /// Says which object it is about.
-    static func ofStore<Value>(_ key: String, _ body: () async throws(ArchiveFailure) -> Value) async throws(ArchiveFailure) -> Value {
-        do throws(ArchiveFailure) {
-            return try await body()
-        } catch {
-            guard case .store(var reason) = error else { throw error }
-            reason.text = "\(key): \(reason.text)"
-            throw .store(reason)
-        }
-    }
-
-    var isAbsent: Bool {
-        if case .store(let error) = self { return error.kind == .absent }
-        return false
-    }
-
-    var told: (code: String, text: String) {
-        switch self {
-        case .store(let error): (error.code, error.text)
-        case .core(let problem): (problem.code, problem.detail)
+            state.health = ArchiveHealth()
         }
     }
 }

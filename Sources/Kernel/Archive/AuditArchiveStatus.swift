@@ -13,22 +13,13 @@ public struct AuditArchiveStatus: Sendable, Equatable {
         /// Nothing that is a segment waits.
         case current
     }
-    struct Trouble: Sendable, Equatable {
-        var code: String
-        var text: String
-        var isAbsent: Bool
-        /// Log and events have it.
-        var isTold: Bool
-        var sinceMilliseconds: UInt64
-        var nextMilliseconds: UInt64
-    }
     public internal(set) var state = State.off
     let destination: ArchiveDestination?
     let row: ArchivePosition
     let newest: UInt64
     /// Records are older than the setting allows and stay, because the archive does not have them.
     var retentionWaits = false
-    var trouble: Trouble?
+    var trouble: ArchiveTrouble?
     var attempts = 0
 
     init(destination: ArchiveDestination?, row: ArchivePosition, newest: UInt64) {
@@ -51,12 +42,7 @@ public struct AuditArchiveStatus: Sendable, Equatable {
         if let planned = row.planned {
             json["next_key"] = .string(ArchiveNames.segment(destination.prefix, row.position + 1, planned))
         }
-        if let trouble {
-            json["error"] = [
-                "code": .string(trouble.code), "text": .string(trouble.text), "since_ms": number(trouble.sinceMilliseconds),
-                "next_ms": number(trouble.nextMilliseconds), "attempts": .integer(Int64(attempts)),
-            ]
-        }
+        if let trouble { json["error"] = trouble.json(attempts: attempts) }
         return .object(json)
     }
 

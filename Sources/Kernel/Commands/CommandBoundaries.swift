@@ -57,6 +57,8 @@ public struct CommandObservers: Sendable {
     public var outputTaken: @Sendable (Int) -> Void = { _ in }
     /// Bytes of a target that ended became asterisks, because a filter that they had to pass was not there or failed.
     public var outputWithheld: @Sendable (ClientID, CommandID, UInt64) -> Void = { _, _, _ in }
+    /// The disk's limit removed so many segments, of so many bytes, before the archive had everything in them.
+    public var outputDropped: @Sendable (Int, UInt64) -> Void = { _, _ in }
     /// The database refused an end; it is tried again.
     public var recordFailed: @Sendable (Problem) -> Void = { _ in }
 

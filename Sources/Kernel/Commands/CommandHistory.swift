@@ -31,6 +31,8 @@ public struct TargetView: Sendable {
     public var end: TargetEnd?
     public var recordedAt: UInt64?
     public var output: OutputSummary?
+    /// Where else the output is.
+    public var archived: ArchivedOutput?
 }
 
 /// What a list of commands is narrowed to.
@@ -197,11 +199,11 @@ struct CommandHistory: Sendable {
                 """
                 SELECT t.client, e.state, e.started, e.exit_code, e.signal, e.code, e.message, e.recorded_ms, e.started_ms,
                     e.finished_ms, e.duration_us, e.user_us, e.system_us, e.resident, e.truncated, e.output_bytes,
-                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents, e.withheld
+                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents, e.withheld, t.id
                 FROM command_targets t LEFT JOIN command_exits e ON e.target = t.id WHERE t.id >= ? AND t.id < ?
                 ORDER BY t.id
                 """, first, end
-            ) { (row) throws(StoreError) in Self.view(row, detail.summary.id, withOutput) }
+            ) { (row) throws(StoreError) in try Self.view(row, detail.summary.id, withOutput, reader) }
         }
     }
 
@@ -214,15 +216,17 @@ struct CommandHistory: Sendable {
                 """
                 SELECT t.client, e.state, e.started, e.exit_code, e.signal, e.code, e.message, e.recorded_ms, e.started_ms,
                     e.finished_ms, e.duration_us, e.user_us, e.system_us, e.resident, e.truncated, e.output_bytes,
-                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents, e.withheld
+                    e.error_bytes, e.extents IS NOT NULL, e.output, e.errors, e.extents, e.withheld, t.id
                 FROM command_targets t LEFT JOIN command_exits e ON e.target = t.id
                 WHERE t.id >= ? AND t.id < ? AND t.client = ?
                 """, first, end, client
-            ) { (row) throws(StoreError) in Self.view(row, detail.summary.id, true) }
+            ) { (row) throws(StoreError) in try Self.view(row, detail.summary.id, true, reader) }
         }
     }
 
-    private static func view(_ row: borrowing Row, _ command: CommandID, _ withOutput: Bool) -> TargetView {
+    private static func view(
+        _ row: borrowing Row, _ command: CommandID, _ withOutput: Bool, _ reader: borrowing Reader
+    ) throws(StoreError) -> TargetView {
         let client = row.identifier(0, ClientKind.self) ?? ClientID(high: 0, low: 0)
         guard !row.isNull(1), let state = FinalState(rawValue: UInt8(clamping: row.integer(1))) else {
             return TargetView(client: client, state: "waiting")
@@ -251,7 +255,29 @@ struct CommandHistory: Sendable {
                 output.inline = StreamPair(row.bytes(18), row.bytes(19))
             }
         }
-        return TargetView(client: client, state: state.name, end: end, recordedAt: row.unsigned(7), output: output)
+        let archived = output.output + output.errors == 0
+            ? nil : try OutputArchiveRow.place(reader, target: row.integer(22), command, client)
+        return TargetView(
+            client: client, state: state.name, end: end, recordedAt: row.unsigned(7), output: output, archived: archived)
+    }
+
+    /// The output of an ended target by its number; `nil` when there is no such end.
+    func output(_ target: Int64) async throws(Problem) -> OutputSummary? {
+        try await store.read { (reader) throws(StoreError) -> OutputSummary? in
+            try reader.first(
+                "SELECT output_bytes, error_bytes, output, errors, extents FROM command_exits WHERE target = ?", target
+            ) { (row) throws(StoreError) in
+                var summary = OutputSummary()
+                (summary.output, summary.errors) = (row.unsigned(0), row.unsigned(1))
+                guard row.isNull(4) else {
+                    summary.inline = nil
+                    summary.extents = OutputExtentCoding.decode(row.bytes(4)).map { StreamPair($0.output, $0.errors) }
+                    return summary
+                }
+                summary.inline = StreamPair(row.bytes(2), row.bytes(3))
+                return summary
+            }
+        }
     }
 
     /// What a re-run needs: the specification and the targets with their ends.

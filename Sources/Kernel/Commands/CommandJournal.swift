@@ -167,18 +167,23 @@ struct CommandJournal: Sendable {
     }
 
     /// Removes up to `count` finished commands that were accepted before `milliseconds`, and old idempotency keys.
-    /// - Returns: how many commands were removed.
-    func prune(before milliseconds: UInt64, keysBefore: UInt64, count: Int) async throws(Problem) -> Int {
+    /// - Returns: how many commands were removed, and how many of the others wait for the archive of their output.
+    func prune(before milliseconds: UInt64, keysBefore: UInt64, count: Int) async throws(Problem) -> (removed: Int, waiting: Int) {
         let limit = Int64(clamping: milliseconds) << 16
-        return try await store.write(bytes: 1 << 16) { (transaction) throws(StoreError) -> Int in
+        return try await store.write(bytes: 1 << 16) { (transaction) throws(StoreError) in
             let old = try transaction.all(
                 "SELECT seq, first_target, target_count FROM commands WHERE seq < ? ORDER BY seq LIMIT ?", limit, count
             ) { (row) throws(StoreError) in (row.integer(0), row.integer(1), row.integer(2)) }
-            var removed = 0
+            var (removed, waiting) = (0, 0)
             for (seq, first, targets) in old {
                 let ended = try transaction.count(
                     "SELECT count(*) FROM command_exits WHERE target >= ? AND target < ?", first, first + targets)
                 guard ended == Int(targets) else { continue }
+                guard try !OutputArchiveRow.needs(transaction, first: first, count: targets) else {
+                    waiting += 1
+                    continue
+                }
+                try OutputArchiveRow.forget(transaction, first: first, count: targets)
                 try transaction.run("DELETE FROM command_exits WHERE target >= ? AND target < ?", first, first + targets)
                 try transaction.run("DELETE FROM command_targets WHERE id >= ? AND id < ?", first, first + targets)
                 try transaction.run("DELETE FROM command_marks WHERE target >= ? AND target < ?", first, first + targets)
@@ -187,7 +192,7 @@ struct CommandJournal: Sendable {
                 removed += 1
             }
             try transaction.run("DELETE FROM command_keys WHERE made_ms < ?", keysBefore)
-            return removed
+            return (removed, waiting)
         }
     }
 }

@@ -20,6 +20,7 @@ public final class Commands: Sendable {
     let observers: CommandObservers
     let now: @Sendable () -> UInt64
     let retention = Mutex(CommandRetention())
+    let archiveWaits = Mutex(false)
     private let secretsMemory = CommandSecretsMemory()
 
     struct State {
@@ -53,7 +54,7 @@ public final class Commands: Sendable {
         }
     }
 
-    public static var migrations: [Migration] { CommandJournal.migrations }
+    public static var migrations: [Migration] { CommandJournal.migrations + OutputArchiveRow.migrations }
 
     /// Reads the unfinished commands; they go on as their agents connect.
     public static func open(_ parts: Parts) async throws(Problem) -> Commands {

@@ -61,15 +61,18 @@ extension Commands {
 
     private func prune(_ now: UInt64) async {
         let retention = retention.withLock { $0 }
-        await outputs.prune(now: now, keep: retention.outputMilliseconds)
         let keep = min(retention.commandMilliseconds ?? now, now)
         let keysBefore = now > limits.idempotencyMilliseconds ? now - limits.idempotencyMilliseconds : 0
         do throws(Problem) {
+            // Without knowing what the archive needs, nothing is removed.
+            var waits = try await pruneOutput(now, keep: retention.outputMilliseconds)
             for _ in 0..<20 {
-                let removed = try await journal.prune(
+                let (removed, waiting) = try await journal.prune(
                     before: now - keep, keysBefore: keysBefore, count: 500)
+                if waiting > 0 { waits = true }
                 if removed < 500 { break }
             }
+            archiveWaits.withLock { [waits] in $0 = waits }
         } catch {
             observers.recordFailed(error)
         }

@@ -126,16 +126,19 @@ extension Commands {
         }
         if let live { return live }
         let view = try await target(id, of: client)
-        return OutputHandle(source: view.output.map { .kept($0) }, isComplete: view.end != nil)
+        return OutputHandle(source: view.output.map { .kept($0) }, isComplete: view.end != nil, archived: view.archived)
     }
 
     /// Bytes of an output stream from `offset` on, at most `count`.
-    /// - Throws: 410 `output-expired`, 503 `output-busy`.
+    /// - Throws: 410 `output-expired`, or `output-archived` with the place where it is; 503 `output-busy`.
     public func readOutput(
         _ handle: OutputHandle, _ stream: OutputStream, at offset: UInt64, count: Int
     ) async throws(Problem) -> OutputPiece {
         guard let source = handle.source else { return OutputPiece(bytes: [], length: 0, isComplete: handle.isComplete) }
-        let bytes = try await outputs.read(source, stream, at: offset, count: count)
+        let bytes: [UInt8]
+        do throws(Problem) { bytes = try await outputs.read(source, stream, at: offset, count: count) } catch {
+            throw error.code == "output-expired" ? handle.archived?.object(stream)?.elsewhere ?? error : error
+        }
         return OutputPiece(bytes: bytes, length: source.length(stream), isComplete: handle.isComplete)
     }
 
@@ -151,6 +154,18 @@ extension Commands {
 public struct OutputHandle: Sendable {
     let source: OutputSource?
     public let isComplete: Bool
+    var archived: ArchivedOutput?
+}
+
+extension ArchivedObject {
+    /// What a reader is told of output that is only there.
+    var elsewhere: Problem {
+        var problem = Problem(
+            410, "output-archived",
+            "this output was removed by the retention of outputs; its \(bytes) bytes are in remote \"\(remote)\" as \"\(key)\"")
+        problem.archived = self
+        return problem
+    }
 }
 
 extension Commands {

@@ -103,10 +103,15 @@ extension OutputStore {
     /// - Returns: how many were removed.
     @discardableResult
     public func prune(now unixMilliseconds: UInt64, keep: UInt64?) async -> Int {
+        await prune(now: unixMilliseconds, keep: keep, hold: nil).removed
+    }
+
+    /// The same; what is only too old and is held stays, and what goes although it is held is counted.
+    func prune(now unixMilliseconds: UInt64, keep: UInt64?, hold: OutputHold?) async -> OutputPruned {
         let directory = directory
         let limits = limits
-        let removed = try? await reading.run { () throws(SystemError) -> Int in
-            var removed = 0
+        let pruned = try? await reading.run { () throws(SystemError) -> OutputPruned in
+            var pruned = OutputPruned()
             var total: UInt64 = 0
             let segments = try directory.segments()
             for (index, segment) in segments.reversed().enumerated() {
@@ -115,13 +120,21 @@ extension OutputStore {
                 total += status.size
                 let written = UInt64(max(0, status.modifiedNanoseconds)) / 1_000_000
                 let isOld = keep.map { written + $0 < unixMilliseconds } ?? false
-                guard index > 0, total > limits.totalBytes || isOld
-                else { continue }
+                let isTooMany = total > limits.totalBytes
+                guard index > 0, isTooMany || isOld else { continue }
+                let isHeld = hold?.holds(segment, written: written) ?? false
+                guard isTooMany || !isHeld else {
+                    pruned.waiting += 1
+                    continue
+                }
                 try Files.remove(path)
-                removed += 1
+                pruned.removed += 1
+                guard isHeld else { continue }
+                pruned.dropped += 1
+                pruned.droppedBytes += status.size
             }
-            return removed
+            return pruned
         }
-        return removed ?? 0
+        return pruned ?? OutputPruned()
     }
 }

@@ -15,6 +15,7 @@ extension Verb {
                 .query("outcome", "OUTCOME", "Only those with a target that ended so."),
                 .query("since", "TIME", "Unix milliseconds.", .integer), .query("until", "TIME", "Unix milliseconds.", .integer),
             ]),
+        .show("commands archive", "/api/v1/commands/archive", "How far output is archived in an object store, and what is in the way."),
         .show("commands show ID", "/api/v1/commands/{ID}", "One command with what was asked for."),
         .list(
             "commands targets ID", "/api/v1/commands/{ID}/targets", "The targets of a command with their states.",

@@ -46,12 +46,16 @@ final class HostEnvironment: Sendable {
         storeBytes = options.storeBytes
         log = kernel.log
         services = ServiceRegistry(log: kernel.log)
-        objects = CoreObjectStore(services, handles: handles, loop: loop) { [archive = kernel.auditArchive] in archive.storeChanged() }
+        objects = CoreObjectStore(services, handles: handles, loop: loop) { [audit = kernel.auditArchive, output = kernel.outputArchive] in
+            audit.storeChanged()
+            output.storeChanged()
+        }
     }
 
     /// The kernel may use what plugins offer it, once they come.
     func serveCore() {
         kernel.auditArchive.use(objects)
+        kernel.outputArchive.use(objects)
         objects.start()
     }
 }

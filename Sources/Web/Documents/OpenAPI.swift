@@ -148,6 +148,11 @@ public enum OpenAPI {
             "code": ["type": "string", "description": "Stable; listed in Docs/errors.md."],
             "detail": ["type": "string"],
             "pointer": ["type": "string", "description": "JSON pointer to the member that was wrong."],
+            "archived": [
+                "type": "object", "required": ["remote", "key", "bytes"],
+                "description": "Where what is gone here can be had: an object of this remote.",
+                "properties": ["remote": ["type": "string"], "key": ["type": "string"], "bytes": ["type": "integer"]],
+            ],
             "correlation": ["type": "string"],
         ],
     ]

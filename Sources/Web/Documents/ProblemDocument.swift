@@ -22,6 +22,13 @@ extension Problem {
             writer.field("code", code)
             writer.field("detail", detail)
             writer.field("pointer", ifPresent: pointer)
+            if let archived {
+                writer.object("archived") { writer in
+                    writer.field("remote", archived.remote)
+                    writer.field("key", archived.key)
+                    writer.field("bytes", archived.bytes)
+                }
+            }
             if !correlation.isEmpty { writer.field("correlation", correlation) }
         }
         return writer.finish()
