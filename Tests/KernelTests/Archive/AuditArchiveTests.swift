@@ -211,7 +211,10 @@ import Testing
         #expect(try await fixture.audit.cut(olderThan: .max >> 1, by: ArchiveFixture.ada) == last)
         try await fixture.turnOn()
         let status = try await fixture.wait { $0.row.position > last }
-        #expect(status.row.missing == last - archived)
+        // The act of turning it off may have come into one more segment.
+        let ends = fixture.objects.objects.keys.compactMap { UInt64($0.dropLast(6).suffix(19)) }
+        let kept = try #require(ends.filter { $0 <= last }.max())
+        #expect(kept >= archived && status.row.missing == last - kept)
         let told = try await fixture.audit.lines(after: 0).lines.filter { $0.entry.action == "audit.archive-gap" }
         #expect(told.count == 1 && told.first?.entry.outcome == "failed")
         #expect(told.first?.entry.detail.contains("\"through\":\(last)") == true)
