@@ -20,14 +20,6 @@ static inline int cm_sqlite_keep_log_on_close(sqlite3 *database) {
     return sqlite3_db_config(database, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)0);
 }
 
-/// Waits until what was written to the database file (not to its log) is on the disk. Takes no lock.
-static inline int cm_sqlite_sync_database(sqlite3 *database) {
-    sqlite3_file *file = 0;
-    int status = sqlite3_file_control(database, "main", SQLITE_FCNTL_FILE_POINTER, &file);
-    if (status != SQLITE_OK) return status;
-    return file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
-}
-
 /// Once, before the first connection: no locks inside connections (each is used by one thread), and no global memory
 /// statistics, whose lock all connections would share.
 static inline int cm_sqlite_prepare_library(void) {

@@ -159,12 +159,6 @@ final class Connection {
         return (Int(log), Int(moved))
     }
 
-    /// Waits until what a checkpoint has moved into the database is on the disk.
-    func syncDatabase() throws(StoreError) {
-        let status = cm_sqlite_sync_database(handle)
-        guard status == SQLITE_OK else { throw syncError(status) }
-    }
-
     /// Pages that a failed sync has dropped are not in the database, whatever the reason was, a full disk included.
     private func syncError(_ status: Int32) -> StoreError {
         guard StoreFault.isFailedSync(status) else { return error(status) }
