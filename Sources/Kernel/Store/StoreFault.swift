@@ -6,11 +6,10 @@ import Synchronization
 ///
 /// Any thread: the writer and the checkpointer both sync, and what one of them learns binds the other.
 final class StoreFault: Sendable {
-    private let isSet = Atomic<Bool>(false)
     private let reason = Mutex<StoreError?>(nil)
 
     /// What every further change is answered with; nil while the store is sound.
-    var error: StoreError? { isSet.load(ordering: .acquiring) ? reason.withLock { $0 } : nil }
+    var error: StoreError? { reason.withLock { $0 } }
 
     /// Keeps the first error that is final; others pass.
     func note(_ error: StoreError) {
@@ -21,7 +20,6 @@ final class StoreFault: Sendable {
                 500, "store-failed",
                 "the store failed to write (\(code): \(message)) and takes no more changes: see the disk, then restart"))
         }
-        isSet.store(true, ordering: .releasing)
     }
 
     /// A failed sync, or a database that is not one any more. A failed write is not: nothing of it was acknowledged.
