@@ -21,20 +21,21 @@ public struct JSONWriter: ~Copyable {
 
     // MARK: Containers
 
+    @inlinable
     public mutating func object<Failure>(_ members: (inout JSONWriter) throws(Failure) -> Void) throws(Failure) {
-        separate()
-        bytes.append(UInt8(ascii: "{"))
+        open(UInt8(ascii: "{"))
         try members(&self)
-        bytes.append(UInt8(ascii: "}"))
+        close(UInt8(ascii: "}"))
     }
 
+    @inlinable
     public mutating func array<Failure>(_ elements: (inout JSONWriter) throws(Failure) -> Void) throws(Failure) {
-        separate()
-        bytes.append(UInt8(ascii: "["))
+        open(UInt8(ascii: "["))
         try elements(&self)
-        bytes.append(UInt8(ascii: "]"))
+        close(UInt8(ascii: "]"))
     }
 
+    @inlinable
     public mutating func object<Failure>(
         _ key: String, _ members: (inout JSONWriter) throws(Failure) -> Void
     ) throws(Failure) {
@@ -42,6 +43,7 @@ public struct JSONWriter: ~Copyable {
         try object(members)
     }
 
+    @inlinable
     public mutating func array<Failure>(
         _ key: String, _ elements: (inout JSONWriter) throws(Failure) -> Void
     ) throws(Failure) {
@@ -49,13 +51,20 @@ public struct JSONWriter: ~Copyable {
         try array(elements)
     }
 
+    @usableFromInline
+    mutating func open(_ bracket: UInt8) {
+        separate()
+        bytes.append(bracket)
+    }
+
+    @usableFromInline
+    mutating func close(_ bracket: UInt8) { bytes.append(bracket) }
+
     // MARK: Members and values
 
     /// The name of the member whose value is written next.
     public mutating func key(_ key: String) {
-        separate()
-        appendQuoted(key)
-        bytes.append(UInt8(ascii: ":"))
+        appendQuoted(key.utf8Span.span, isKey: true)
     }
 
     @inlinable
@@ -116,77 +125,106 @@ public struct JSONWriter: ~Copyable {
     }
 
     public mutating func string(_ value: String) {
-        separate()
-        appendQuoted(value)
+        appendQuoted(value.utf8Span.span, isKey: false)
     }
 
     /// A string of which the caller knows that no byte of it needs an escape.
-    public mutating func plain(_ ascii: Span<UInt8>) {
-        separate()
-        bytes.append(UInt8(ascii: "\""))
-        ascii.withUnsafeBufferPointer { bytes.append(contentsOf: $0) }
-        bytes.append(UInt8(ascii: "\""))
-    }
+    public mutating func plain(_ ascii: Span<UInt8>) { appendPlain(ascii, isKey: false) }
 
     // MARK: Bytes
 
-    /// A comma, unless the last byte shows that nothing stands before: no JSON value ends in one of these.
-    private mutating func separate() {
+    /// No comma where the last byte shows that nothing stands before: no JSON value ends in one of these.
+    private var needsComma: Bool {
         switch bytes.last {
-        case nil, UInt8(ascii: "{"), UInt8(ascii: "["), UInt8(ascii: ":"), 0x0A: break
-        default: bytes.append(UInt8(ascii: ","))
+        case nil, UInt8(ascii: "{"), UInt8(ascii: "["), UInt8(ascii: ":"), 0x0A: false
+        default: true
         }
     }
 
-    private mutating func appendDigits(_ value: UInt64) {
-        var digits = [20 of UInt8](repeating: 0)
-        var start = digits.count
-        var rest = value
-        repeat {
-            start -= 1
-            digits[start] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
-        } while rest > 0
-        for index in start..<digits.count { bytes.append(digits[index]) }
+    private mutating func separate() {
+        if needsComma { bytes.append(UInt8(ascii: ",")) }
     }
 
-    private mutating func appendQuoted(_ text: String) {
+    private mutating func appendDigits(_ value: UInt64) {
+        var count = 1
+        var rest = value / 10
+        while rest > 0 {
+            rest /= 10
+            count += 1
+        }
+        bytes.append(addingCapacity: count) { (output: inout OutputSpan<UInt8>) in
+            output.withUnsafeMutableBufferPointer { buffer, initialized in
+                var rest = value
+                for index in (0..<count).reversed() {
+                    buffer[index] = UInt8(ascii: "0") &+ UInt8(truncatingIfNeeded: rest % 10)
+                    rest /= 10
+                }
+                initialized = count
+            }
+        }
+    }
+
+    /// A comma where one is due, quotes, and the colon after a key.
+    private mutating func appendQuoted(_ text: Span<UInt8>, isKey: Bool) {
+        let isPlain = text.withUnsafeBufferPointer { plainLength($0, from: 0) == $0.count }
+        if isPlain { return appendPlain(text, isKey: isKey) }
+        separate()
         bytes.append(UInt8(ascii: "\""))
-        let contiguous: Void? = text.utf8.withContiguousStorageIfAvailable { appendEscaped($0) }
-        if contiguous == nil { Array(text.utf8).withUnsafeBufferPointer { appendEscaped($0) } }
+        text.withUnsafeBufferPointer { appendEscaped($0) }
         bytes.append(UInt8(ascii: "\""))
+        if isKey { bytes.append(UInt8(ascii: ":")) }
+    }
+
+    /// In one go: most text needs no escape, and room is asked for once.
+    private mutating func appendPlain(_ text: Span<UInt8>, isKey: Bool) {
+        let needsComma = needsComma
+        text.withUnsafeBufferPointer { text in
+            bytes.append(addingCapacity: text.count + 4) { (output: inout OutputSpan<UInt8>) in
+                if needsComma { output.append(UInt8(ascii: ",")) }
+                output.append(UInt8(ascii: "\""))
+                output.withUnsafeMutableBufferPointer { buffer, initialized in
+                    _ = UnsafeMutableBufferPointer(rebasing: buffer[initialized...]).update(fromContentsOf: text)
+                    initialized += text.count
+                }
+                output.append(UInt8(ascii: "\""))
+                if isKey { output.append(UInt8(ascii: ":")) }
+            }
+        }
+    }
+
+    /// The index of the first byte from `start` on that needs an escape; the count when none does.
+    private func plainLength(_ text: UnsafeBufferPointer<UInt8>, from start: Int) -> Int {
+        guard let base = text.baseAddress else { return 0 }
+        var index = start
+        while true {
+            index += plainPrefix(UnsafeRawPointer(base + index), text.count - index)
+            guard index < text.count else { return index }
+            let byte = text[index]
+            if byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { return index }
+            index += 1
+        }
     }
 
     /// Copies runs that need no escape in one go.
     private mutating func appendEscaped(_ text: UnsafeBufferPointer<UInt8>) {
-        guard let base = text.baseAddress else { return }
-        var runStart = 0
         var index = 0
-        func run() -> UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(start: base + runStart, count: index - runStart) }
         while true {
-            index += plainPrefix(UnsafeRawPointer(base + index), text.count - index)
-            guard index < text.count else { break }
-            let byte = text[index]
-            guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else {
-                index += 1
-                continue
-            }
-            bytes.append(contentsOf: run())
-            index += 1
-            runStart = index
+            let end = plainLength(text, from: index)
+            bytes.append(contentsOf: text[index..<end])
+            guard end < text.count else { return }
+            index = end + 1
             bytes.append(UInt8(ascii: "\\"))
-            switch byte {
+            switch text[end] {
             case 0x08: bytes.append(UInt8(ascii: "b"))
             case 0x09: bytes.append(UInt8(ascii: "t"))
             case 0x0A: bytes.append(UInt8(ascii: "n"))
             case 0x0C: bytes.append(UInt8(ascii: "f"))
             case 0x0D: bytes.append(UInt8(ascii: "r"))
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes.append(byte)
-            default:
-                bytes.append(contentsOf: (byte < 16 ? "u000" : "u00").utf8)
-                bytes.append(contentsOf: String(byte, radix: 16).utf8)
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes.append(text[end])
+            case let control:
+                bytes.append(contentsOf: (control < 16 ? "u000" : "u00").utf8)
+                bytes.append(contentsOf: String(control, radix: 16).utf8)
             }
         }
-        bytes.append(contentsOf: run())
     }
 }

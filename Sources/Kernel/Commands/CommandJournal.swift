@@ -253,10 +253,12 @@ extension Started {
 extension OutcomeCounts {
     /// Four bytes, little-endian, for each final state from 1 on.
     var coded: [UInt8] {
-        FinalState.allCases.flatMap { state in
-            let count = UInt32(clamping: self[state])
-            return (0..<4).map { UInt8(truncatingIfNeeded: count >> UInt32(8 * $0)) }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(4 * FinalState.allCases.count)
+        for state in FinalState.allCases {
+            withUnsafeBytes(of: UInt32(clamping: self[state]).littleEndian) { bytes.append(contentsOf: $0) }
         }
+        return bytes
     }
 
     init?(coded bytes: [UInt8]) {

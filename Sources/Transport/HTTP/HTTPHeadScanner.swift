@@ -33,6 +33,8 @@ struct HTTPHeadScanner {
                 throw HTTPRefusal(400, "a NUL byte in the head")
             }
             scanned += 1
+            // What follows a carriage return is looked at above; of plain text nothing else can be wrong here.
+            if byte != HTTPBytes.carriageReturn { scanned = min(input.plainPrefix(from: scanned), count) }
         }
         guard lines > 0 || scanned - lineStart <= limits.targetBytes + 32 else {
             throw HTTPRefusal(414, "the request target is longer than \(limits.targetBytes) bytes")

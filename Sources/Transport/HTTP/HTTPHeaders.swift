@@ -31,15 +31,11 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     public var count: Int { fields.count }
 
     /// The value of the first field with this name.
-    public subscript(_ name: String) -> String? {
-        for field in fields where isNamed(field, name) {
-            return text(field.value)
-        }
-        return nil
-    }
+    public subscript(_ name: String) -> String? { first(name).map { text($0.value) } }
 
     public func values(_ name: String) -> [String] {
         var values: [String] = []
+        let name = name.utf8Span.span
         for field in fields where isNamed(field, name) {
             values.append(text(field.value))
         }
@@ -48,15 +44,15 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
 
     /// Whether the first field with this name has exactly this value. Makes no text.
     public func holds(_ name: String, _ value: String) -> Bool {
-        for field in fields where isNamed(field, name) {
-            return bytes.span.extracting(field.value).matches(value)
-        }
-        return false
+        first(name).map { bytes.span.extracting($0.value).matches(value) } ?? false
     }
 
-    public func contains(_ name: String) -> Bool {
-        for field in fields where isNamed(field, name) { return true }
-        return false
+    public func contains(_ name: String) -> Bool { first(name) != nil }
+
+    private func first(_ name: String) -> Field? {
+        let name = name.utf8Span.span
+        for field in fields where isNamed(field, name) { return field }
+        return nil
     }
 
     /// All fields as text, in order.
@@ -66,6 +62,7 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
 
     /// True when a comma-separated list field (all its lines together) holds this token, without regard to case.
     public func list(_ name: String, contains token: String) -> Bool {
+        let name = name.utf8Span.span
         for field in fields where isNamed(field, name) {
             let value = bytes.span.extracting(field.value)
             var start = 0
@@ -95,15 +92,15 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
         separate()
         let valueStart = bytes.count
         bytes.append(contentsOf: value.utf8)
+        let isPlain = bytes.span.plainPrefix(from: valueStart) == bytes.count
         bytes.withUnsafeMutableBufferPointer { buffer in
             for index in nameStart..<nameEnd {
                 let byte = buffer[index]
                 if byte >= 0x61 && byte <= 0x7A || byte == 0x2D { continue }
                 buffer[index] = HTTPBytes.isToken(byte) ? HTTPBytes.lowercased(byte) : 0x2D
             }
-            for index in valueStart..<buffer.count {
-                let byte = buffer[index]
-                if byte >= 0x20 && byte < 0x7F || HTTPBytes.isFieldValue(byte) { continue }
+            guard !isPlain else { return }
+            for index in valueStart..<buffer.count where !HTTPBytes.isFieldValue(buffer[index]) {
                 buffer[index] = HTTPBytes.space
             }
         }
@@ -145,6 +142,7 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     public mutating func remove(_ name: String) {
         guard contains(name) else { return }
         let old = self
+        let name = name.utf8Span.span
         bytes.removeAll(keepingCapacity: true)
         fields.removeAll(keepingCapacity: true)
         for field in old.fields where !old.isNamed(field, name) {
@@ -158,8 +156,10 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     /// Appends every field as a line.
     func write(to output: inout [UInt8]) { output.append(contentsOf: bytes) }
 
-    private func isNamed(_ field: Field, _ name: String) -> Bool {
-        bytes.span.extracting(field.name).matchesIgnoringCase(name)
+    /// Nearly always the count alone tells.
+    @inline(__always)
+    private func isNamed(_ field: Field, _ name: Span<UInt8>) -> Bool {
+        Int(field.nameCount) == name.count && bytes.span.extracting(field.name).matchesIgnoringCase(name)
     }
 
     private func text(_ range: Range<Int>) -> String { String(repairing: bytes.span.extracting(range)) }
@@ -174,12 +174,13 @@ extension HTTPHeaders {
     /// RFC 9112 §5.1 and §5.2: no white space before the colon, no folded lines.
     static func parsing(_ head: Span<UInt8>, from start: Int, limit: Int) throws(HTTPRefusal) -> HTTPHeaders {
         var headers = HTTPHeaders()
-        headers.bytes.reserveCapacity(head.count - start)
+        // Each line may grow by the space after its colon.
+        headers.bytes.reserveCapacity(head.count - start + 16)
         headers.fields.reserveCapacity(8)
         var line = start
         while line < head.count {
-            var end = line
-            while end < head.count, head[end] != HTTPBytes.carriageReturn { end += 1 }
+            var end = head.plainPrefix(from: line)
+            while end < head.count, head[end] != HTTPBytes.carriageReturn { end = head.plainPrefix(from: end + 1) }
             if end == line { break }
             try headers.parseLine(head.extracting(line..<end), limit: limit)
             line = end + 2
@@ -194,29 +195,31 @@ extension HTTPHeaders {
         guard line[0] != HTTPBytes.space, line[0] != HTTPBytes.tab else {
             throw HTTPRefusal(400, "a header line begins with white space; folded headers are not accepted")
         }
-        let nameStart = bytes.count
-        var index = 0
-        while index < line.count, line[index] != HTTPBytes.colon {
-            guard HTTPBytes.isToken(line[index]) else {
-                throw HTTPRefusal(400, "byte \(line[index]) in a header name; names are tokens followed by a colon")
-            }
-            bytes.append(HTTPBytes.lowercased(line[index]))
-            index += 1
+        var nameCount = 0
+        while nameCount < line.count, HTTPBytes.isToken(line[nameCount]) { nameCount += 1 }
+        guard nameCount < line.count else { throw HTTPRefusal(400, "a header line without a colon") }
+        guard line[nameCount] == HTTPBytes.colon else {
+            throw HTTPRefusal(400, "byte \(line[nameCount]) in a header name; names are tokens followed by a colon")
         }
-        guard index > 0 else { throw HTTPRefusal(400, "an empty header name") }
-        guard index < line.count else { throw HTTPRefusal(400, "a header line without a colon") }
-        let nameCount = index
-        var first = index + 1
+        guard nameCount > 0 else { throw HTTPRefusal(400, "an empty header name") }
+        var first = nameCount + 1
         var last = line.count
         while first < last, line[first] == HTTPBytes.space || line[first] == HTTPBytes.tab { first += 1 }
         while last > first, line[last - 1] == HTTPBytes.space || line[last - 1] == HTTPBytes.tab { last -= 1 }
-        separate()
-        let valueStart = bytes.count
-        for position in first..<last {
+        var position = line.plainPrefix(from: first)
+        while position < last {
             guard HTTPBytes.isFieldValue(line[position]) else {
                 throw HTTPRefusal(400, "control byte \(line[position]) in a header value")
             }
+            position = line.plainPrefix(from: position + 1)
         }
+        let nameStart = bytes.count
+        line.extracting(0..<nameCount).withUnsafeBufferPointer { bytes.append(contentsOf: $0) }
+        bytes.withUnsafeMutableBufferPointer { buffer in
+            for index in nameStart..<buffer.count { buffer[index] = HTTPBytes.lowercased(buffer[index]) }
+        }
+        separate()
+        let valueStart = bytes.count
         line.extracting(first..<last).withUnsafeBufferPointer { bytes.append(contentsOf: $0) }
         note(nameStart, nameCount: nameCount, valueStart)
     }
@@ -224,6 +227,7 @@ extension HTTPHeaders {
     /// How often a field occurs, without making text of it.
     func occurrences(_ name: String) -> Int {
         var count = 0
+        let name = name.utf8Span.span
         for field in fields where isNamed(field, name) { count += 1 }
         return count
     }
