@@ -87,7 +87,10 @@ public final class Kernel: Sendable {
         let store = try Store.open(
             directory: options.directory,
             migrations: migrations + options.migrations,
-            options: options.store, safe: safe)
+            options: options.store, safe: safe,
+            failed: { problem in
+                log.error("store.failed", ["code": .string(problem.code), "detail": .string(problem.detail)])
+            })
         do throws(Problem) {
             return try await Kernel(options, store, safe, log: log, metrics: metrics)
         } catch {

@@ -40,7 +40,7 @@ final class BatchRunner {
 
     /// One that fails for want of space leaves the log longer; a failed sync ends the store, see `StoreFault`.
     private func checkpoint(_ mode: Int32) {
-        do throws(StoreError) { _ = try connection.checkpoint(mode) } catch { fault.note(error) }
+        do throws(StoreError) { _ = try connection.checkpoint(mode) } catch { fault.note(error, during: .checkpoint) }
     }
 
     /// Afterwards each request either is durable or has its `failure` set.
@@ -135,7 +135,7 @@ final class BatchRunner {
 
     private func commitFailed(_ batch: [WriteRequest], _ error: StoreError) {
         if case .full = error, batch.count > 1 { return commitOneByOne(batch) }
-        fault.note(error)
+        fault.note(error, during: .commit)
         for request in batch where request.failure == nil { request.failure = fault.error ?? error }
     }
 

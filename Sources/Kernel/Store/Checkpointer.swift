@@ -62,7 +62,7 @@ final class Checkpointer: @unchecked Sendable {
             moved.store(true, ordering: .releasing)
         } catch {
             // Out of space: the log grows, and the next commit asks again. A failed sync: the end of the store.
-            fault.note(error)
+            fault.note(error, during: .checkpoint)
         }
     }
 }

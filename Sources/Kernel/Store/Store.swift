@@ -35,9 +35,12 @@ public final class Store: Sendable {
     /// - Parameters:
     ///   - migrations: those of all areas; the audit trail's come first by themselves.
     ///   - safe: seals the key of the audit trail.
+    ///   - failed: told once, on a thread of the store, when a fault ends all changes until a restart (`failure`); must not
+    ///     wait.
     /// - Throws: 409 `data-directory-in-use`, 500 `store-refused` (foreign or newer database), 507 `disk-full`, …
     public static func open(
-        directory: String, migrations: [Migration], options: StoreOptions = StoreOptions(), safe: KeySafe = KeySafe()
+        directory: String, migrations: [Migration], options: StoreOptions = StoreOptions(), safe: KeySafe = KeySafe(),
+        failed: @escaping @Sendable (Problem) -> Void = { _ in }
     ) throws(Problem) -> Store {
         let path = directory + "/core.sqlite3"
         let lock = try prepare(directory, path)
@@ -45,7 +48,7 @@ public final class Store: Sendable {
         do throws(StoreError) {
             let connection = try Connection(path: path, mode: .writer, options: options)
             try Migrations.apply(Audit.migrations + migrations, to: connection, now: unixMilliseconds())
-            return try Store(directory, path, lock, connection, signer, options)
+            return try Store(directory, path, lock, connection, signer, options, StoreFault(report: failed))
         } catch {
             throw error.problem
         }
@@ -53,12 +56,11 @@ public final class Store: Sendable {
 
     private init(
         _ directory: String, _ path: String, _ lock: DirectoryLock, _ connection: sending Connection,
-        _ signer: AuditSigner, _ options: StoreOptions
+        _ signer: AuditSigner, _ options: StoreOptions, _ fault: StoreFault
     ) throws(StoreError) {
         self.directory = directory
         let chain = try AuditChain(connection, signer: signer)
         auditKey = signer.publicKey
-        let fault = StoreFault()
         let batches = BatchRunner(connection, chain: chain, fault: fault)
         let statistics = StoreStatistics()
         let checkpointer = Checkpointer(
