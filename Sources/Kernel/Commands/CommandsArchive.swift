@@ -13,7 +13,7 @@ extension Commands {
     /// Removes segments of output that are too old or too many. With the archive on, those that are only too old wait for it; of
     /// those that are too many it is counted and told what they may have held for it.
     /// - Returns: whether something waits.
-    func pruneOutput(_ now: UInt64, keep: UInt64?) async throws(Problem) -> Bool {
+    func pruneOutput(_ now: UInt64, _ retention: CommandRetention) async throws(Problem) -> Bool {
         // Running targets first: one that ends meanwhile is then found in the database.
         let segment = state.withLock { state in
             state.book.live.reduce(UInt64.max) { lowest, command in
@@ -24,7 +24,8 @@ extension Commands {
             (try OutputArchiveRow.destination(reader) != nil, try OutputArchiveRow.heldSince(reader))
         }
         let hold = isOn ? OutputHold(since: since ?? .max, segment: segment) : nil
-        let pruned = await outputs.prune(now: now, keep: keep, hold: hold)
+        let pruned = await outputs.prune(
+            now: now, keep: retention.outputMilliseconds, most: retention.outputBytes, hold: hold)
         guard pruned.dropped > 0 else { return pruned.waiting > 0 }
         observers.outputDropped(pruned.dropped, pruned.droppedBytes)
         try await journal.store.write { (transaction) throws(StoreError) in

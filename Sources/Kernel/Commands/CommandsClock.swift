@@ -65,7 +65,7 @@ extension Commands {
         let keysBefore = now > limits.idempotencyMilliseconds ? now - limits.idempotencyMilliseconds : 0
         do throws(Problem) {
             // Without knowing what the archive needs, nothing is removed.
-            var waits = try await pruneOutput(now, keep: retention.outputMilliseconds)
+            var waits = try await pruneOutput(now, retention)
             for _ in 0..<20 {
                 let (removed, waiting) = try await journal.prune(
                     before: now - keep, keysBefore: keysBefore, count: 500)
@@ -100,6 +100,8 @@ extension Commands {
 public struct CommandRetention: Sendable {
     public var commandMilliseconds: UInt64? = 90 * 86_400_000
     public var outputMilliseconds: UInt64? = 30 * 86_400_000
+    /// Of all files of output together; the oldest go first.
+    public var outputBytes: UInt64 = 32 << 30
 }
 
 extension Commands {
@@ -112,11 +114,12 @@ extension Commands {
         let apply: @Sendable (JSONValue) -> Void = { [self] _ in
             retention.withLock {
                 $0 = CommandRetention(
-                    commandMilliseconds: days(.commandRetentionDays), outputMilliseconds: days(.outputRetentionDays))
+                    commandMilliseconds: days(.commandRetentionDays), outputMilliseconds: days(.outputRetentionDays),
+                    outputBytes: UInt64(settings.integer(.outputStoreMiB)) << 20)
             }
         }
         apply(.null)
-        for setting in [Setting.commandRetentionDays, .outputRetentionDays] { settings.observe(setting, apply) }
+        for setting in [Setting.commandRetentionDays, .outputRetentionDays, .outputStoreMiB] { settings.observe(setting, apply) }
         let require: @Sendable (JSONValue) -> Void = { [filters] _ in filters.require(settings.strings(.requiredOutputFilters)) }
         require(.null)
         settings.observe(.requiredOutputFilters, require)

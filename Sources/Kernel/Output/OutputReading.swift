@@ -99,17 +99,10 @@ extension OutputStore {
         return bytes
     }
 
-    /// Removes segment files that are older than `keep` (`nil`: however old) or too many; never the newest.
-    /// - Returns: how many were removed.
-    @discardableResult
-    public func prune(now unixMilliseconds: UInt64, keep: UInt64?) async -> Int {
-        await prune(now: unixMilliseconds, keep: keep, hold: nil).removed
-    }
-
-    /// The same; what is only too old and is held stays, and what goes although it is held is counted.
-    func prune(now unixMilliseconds: UInt64, keep: UInt64?, hold: OutputHold?) async -> OutputPruned {
+    /// Removes segment files that are older than `keep` (`nil`: however old), or beyond `most` bytes of newer ones; never the
+    /// newest. What is only too old and is held stays, and what goes although it is held is counted.
+    func prune(now unixMilliseconds: UInt64, keep: UInt64?, most: UInt64, hold: OutputHold?) async -> OutputPruned {
         let directory = directory
-        let limits = limits
         let pruned = try? await reading.run { () throws(SystemError) -> OutputPruned in
             var pruned = OutputPruned()
             var total: UInt64 = 0
@@ -120,7 +113,7 @@ extension OutputStore {
                 total += status.size
                 let written = UInt64(max(0, status.modifiedNanoseconds)) / 1_000_000
                 let isOld = keep.map { written + $0 < unixMilliseconds } ?? false
-                let isTooMany = total > limits.totalBytes
+                let isTooMany = total > most
                 guard index > 0, isTooMany || isOld else { continue }
                 let isHeld = hold?.holds(segment, written: written) ?? false
                 guard isTooMany || !isHeld else {

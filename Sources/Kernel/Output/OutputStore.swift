@@ -4,7 +4,7 @@ import Reactor
 import Synchronization
 import System
 
-/// Bounds of the output store; all of them can be set in the configuration.
+/// Bounds of the output store while commands run; how long and how much it keeps is up to the settings.
 public struct OutputLimits: Sendable {
     /// Bytes that were taken from agents and wait for the disk, of all clients together. Above half of it agents get no
     /// new credit; above all of it a link that sends more is closed (its agent keeps what it has).
@@ -17,8 +17,6 @@ public struct OutputLimits: Sendable {
     public var typingNanoseconds: UInt64 = 2_000_000_000
     /// Bytes in the segments of unfinished targets of one client; more are dropped and marked as truncated.
     public var bytesPerClient: UInt64 = 8 << 30
-    /// Bytes of all segment files; the oldest are removed first.
-    public var totalBytes: UInt64 = 32 << 30
 
     public init() {}
 }

@@ -78,6 +78,9 @@ extension Setting {
         "days that finished commands are kept; 0: for ever")
     public static let outputRetentionDays = Setting(
         "output_retention_days", .integer(0...36_500), initial: 30, "days that output is kept; 0: for ever")
+    public static let outputStoreMiB = Setting(
+        "output_store_mib", .integer(1...1 << 40), initial: 32_768,
+        "MiB that the files of output may have together; the oldest are removed first")
     public static let sessionRetentionDays = Setting(
         "session_retention_days", .integer(0...36_500), initial: 90,
         "days that the connection history of clients is kept; 0: for ever")
@@ -91,7 +94,7 @@ extension Setting {
 
     public static let common: [Setting] = [
         heartbeatSeconds, heartbeatJitterPercent, forgetAfterDays, auditRetentionDays, commandRetentionDays,
-        outputRetentionDays, sessionRetentionDays, commandsStopped, commandsStoppedExempt, logLevel,
+        outputRetentionDays, outputStoreMiB, sessionRetentionDays, commandsStopped, commandsStoppedExempt, logLevel,
         requiredOutputFilters,
     ] + files + transfers + archive
 }

@@ -23,11 +23,10 @@ struct OutputArchiveFixture {
     }
 
     init(
-        _ directory: CommandsDirectory = CommandsDirectory(), _ objects: FakeObjects = FakeObjects(), isStarted: Bool = true,
-        outputs: OutputLimits = OutputLimits()
+        _ directory: CommandsDirectory = CommandsDirectory(), _ objects: FakeObjects = FakeObjects(), isStarted: Bool = true
     ) async throws {
         self.objects = objects
-        core = try await CommandsFixture(directory: directory, outputs: outputs)
+        core = try await CommandsFixture(directory: directory)
         settings = try await Settings.load(store: core.store, events: events)
         core.commands.follow(settings)
         archive = OutputArchive(

@@ -197,19 +197,19 @@ import Testing
         let directory = CommandsDirectory()
         let objects = FakeObjects()
         objects.state.withLock { $0.isThere = false }
-        var limits = OutputLimits()
-        limits.totalBytes = 400_000
-        var fixture = try await OutputArchiveFixture(directory, objects, outputs: limits)
+        let large = Array(repeating: large, count: 2).flatMap { $0 }
+        var fixture = try await OutputArchiveFixture(directory, objects)
+        try await fixture.settings.set("output_store_mib", to: 1, by: ArchiveFixture.ada)
         var link = await fixture.core.connect(0)
         try await fixture.turnOn()
         let id = try await fixture.run(link, output: large, errors: [1])
         fixture.close()
-        fixture = try await OutputArchiveFixture(directory, objects, outputs: limits)
+        fixture = try await OutputArchiveFixture(directory, objects)
         link = await fixture.core.connect(0)
         let later = try await fixture.run(link, output: large)
         await fixture.age(days: 1)
         var status = try await fixture.archive.status()
-        #expect(status.json["dropped_bytes"] == 300_001)
+        #expect(status.json["dropped_bytes"] == 600_001)
         let gone = await #expect(throws: Problem.self) { try await fixture.read(id) }
         #expect(gone?.code == "output-expired" && gone?.archived == nil)
         let start = fixture.events.end

@@ -62,14 +62,13 @@ final class CommandsFixture: Sendable {
     static let principal = Principal(kind: .user, id: "alice", address: "127.0.0.1", correlation: "c-1")
 
     init(
-        clients count: Int = 3, directory: CommandsDirectory = CommandsDirectory(), limits: CommandLimits = CommandLimits(),
-        outputs: OutputLimits = OutputLimits()
+        clients count: Int = 3, directory: CommandsDirectory = CommandsDirectory(), limits: CommandLimits = CommandLimits()
     ) async throws {
         self.directory = directory
         clients = (0..<count).map { ClientID(high: 1 << 60 | UInt64($0), low: 7) }
         authority = FakeAuthority(clients)
         store = try Store.open(directory: directory.path, migrations: Commands.migrations + Templates.migrations + Settings.migrations)
-        let outputs = try OutputStore(directory: directory.path + "/output", limits: outputs)
+        let outputs = try OutputStore(directory: directory.path + "/output")
         var parts = Commands.Parts(
             store: store, outputs: outputs, authority: authority, templates: try await Templates.open(store))
         parts.limits = limits

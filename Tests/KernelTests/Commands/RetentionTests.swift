@@ -39,6 +39,7 @@ import Testing
         #expect(kept() == week)
         try await settings.set("output_retention_days", to: 0, by: administrator)
         #expect(kept() == nil)
+        await #expect(throws: Problem.self) { try await settings.set("output_store_mib", to: 0, by: administrator) }
         core.crash()
 
         // Each store begins a segment of its own.
@@ -55,9 +56,13 @@ import Testing
             #expect(await store.commit(output))
         }
         let later = unixMilliseconds() + 86_400_000
-        #expect(await store.prune(now: later, keep: nil) == 0)
-        #expect(await store.prune(now: later, keep: 2 * 86_400_000) == 0)
-        #expect(await store.prune(now: later, keep: 3_600_000) == 1)
+        func removed(keep: UInt64?, most: UInt64 = 1 << 30) async -> Int {
+            await store.prune(now: later, keep: keep, most: most, hold: nil).removed
+        }
+        #expect(await removed(keep: nil) == 0)
+        #expect(await removed(keep: 2 * 86_400_000) == 0)
+        #expect(await removed(keep: 3_600_000) == 1)
+        #expect(await removed(keep: nil, most: 0) == 0, "the newest stays")
         store.stop()
     }
 
