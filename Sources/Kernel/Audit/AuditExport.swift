@@ -3,6 +3,9 @@ import JSON
 /// An export in the making: a header, records with the checkpoints among them, and a signed checkpoint at the end, so
 /// that a cut file is recognised. Pulled piece by piece, each a short read.
 public struct AuditExport: Sendable {
+    /// A piece ends with the record that reaches so many bytes: records differ a lot, since one names all its clients.
+    static let pieceBytes = 128 << 10
+
     private let audit: Audit
     /// The signed record that it ends with.
     private let last: UInt64
@@ -26,28 +29,35 @@ public struct AuditExport: Sendable {
         self.last = last
     }
 
-    /// The next lines, about a hundred kilobytes; `nil` at the end.
+    /// The next lines, at most 256 records and as much as `pieceBytes` says; `nil` at the end.
     public mutating func next() async throws(Problem) -> [UInt8]? {
         if !begun { return try await header() }
         guard position < last else { return nil }
         let (start, end) = (position, last)
         let (text, reached) = try await audit.store.read { (reader) throws(StoreError) in
             var text: [UInt8] = []
-            let lines = try reader.all(
-                "SELECT * FROM audit_records WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT 256", start,
-                end, row: AuditLine.init)
-            let reached = lines.last?.entry.sequence ?? end
+            var bytes = 0
+            let lines = try reader.prefix(
+                "SELECT * FROM audit_records WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT 256", start, end
+            ) { (row) throws(StoreError) -> (sequence: UInt64, text: [UInt8])? in
+                guard bytes < Self.pieceBytes else { return nil }
+                let line = try AuditLine(row)
+                let text = AuditFileLine.record(line).text()
+                bytes += text.count
+                return (line.entry.sequence, text)
+            }
+            let reached = lines.last?.sequence ?? end
             var checkpoints = try reader.all(
                 """
                 SELECT sequence, time_ms, hash, key, signature FROM audit_checkpoints
                 WHERE sequence > ? AND sequence <= ? ORDER BY sequence
                 """, start, reached, row: AuditCheckpoint.init)[...]
             for line in lines {
-                while let checkpoint = checkpoints.first, checkpoint.sequence < line.entry.sequence {
+                while let checkpoint = checkpoints.first, checkpoint.sequence < line.sequence {
                     text += AuditFileLine.checkpoint(checkpoint).text()
                     checkpoints.removeFirst()
                 }
-                text += AuditFileLine.record(line).text()
+                text += line.text
             }
             for checkpoint in checkpoints { text += AuditFileLine.checkpoint(checkpoint).text() }
             return (text, reached)

@@ -32,6 +32,19 @@ extension StoreReading where Self: ~Copyable {
         return results
     }
 
+    /// What `body` makes of the rows, in order, before the first of which it makes nothing.
+    public func prefix<each Value: StoreValue, Result>(
+        _ sql: StaticString, _ values: repeat each Value, row body: (borrowing Row) throws(StoreError) -> Result?
+    ) throws(StoreError) -> [Result] {
+        var results: [Result] = []
+        let connection = access.connection
+        try connection.withStatement(sql) { (statement) throws(StoreError) in
+            bind(statement, repeat each values)
+            while try connection.step(statement), let result = try body(Row(handle: statement)) { results.append(result) }
+        }
+        return results
+    }
+
     /// What `body` makes of the first row; `nil` if there is none.
     public func first<each Value: StoreValue, Result>(
         _ sql: StaticString, _ values: repeat each Value, row body: (borrowing Row) throws(StoreError) -> Result

@@ -232,6 +232,29 @@ func tamper(_ directory: TemporaryDirectory, _ sql: String) throws {
         store.close()
     }
 
+    @Test func piecesOfAnExportStaySmallWhenItsRecordsAreLarge() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        let audit = Audit(store: store, settings: nil)
+        let principal = Principal(kind: .user, id: "ada")
+        let record = AuditRecord(
+            principal: principal, action: "command.submit", clients: (1...1_000).map { ClientID(high: $0 << 16, low: 7) })
+        for _ in 0..<20 { try await store.write { (transaction) throws(StoreError) in try transaction.audit(record) } }
+        try await writeActs(store, 300)
+        var export = try await AuditExport(audit)
+        var pieces: [[UInt8]] = []
+        while let piece = try await export.next() { pieces.append(piece) }
+        let longest = pieces.flatMap { $0.split(separator: UInt8(ascii: "\n")) }.map(\.count).max() ?? 0
+        #expect(longest > 16_000)
+        #expect(pieces.allSatisfy { $0.count <= AuditExport.pieceBytes + longest })
+        #expect(pieces.allSatisfy { $0.split(separator: UInt8(ascii: "\n")).count <= 257 })
+        let file = directory.path + "/export.jsonl"
+        #expect(write(String(decoding: pieces.joined(), as: UTF8.self), file))
+        let report = try AuditVerification.verify(file: file, dataDirectory: directory.path)
+        #expect(report.fault == nil && report.last == 320)
+        store.close()
+    }
+
     private func exported(_ audit: Audit) async throws -> String {
         var export = try await AuditExport(audit)
         var text: [UInt8] = []
