@@ -112,7 +112,7 @@ let package = Package(
         ]),
         tests("WebTests", ["Web", "API", "Kernel", "Transport", "JSON", "Reactor", "Program"]),
         tests("PluginHostTests", ["PluginHost", "JSON", "System"], exclude: ["Plugins"]),
-        tests("AgentTests", ["Agent", "AgentProtocol", "Crypto", "JSON", "Program", "Reactor", "System", "Transport"]),
+        tests("AgentTests", ["Agent", "AgentProtocol", "CLinux", "Crypto", "JSON", "Program", "Reactor", "System", "Transport"]),
         tests("OperatorClientTests", ["OperatorClient", "JSON", "Crypto", "System"]),
         tests(
             "CoreTests",

@@ -18,13 +18,20 @@ final class PrivateFileKeeper: Sendable {
     private let pointerPath: String
     private let policyPath: String
     private let defaults: [String]
+    private let now: @Sendable () -> UInt64
     private let state = Mutex(State())
 
-    /// - Parameter directory: the agent's data directory `A`.
-    init(directory: String, defaults: [String] = PrivateFilePlace.defaults()) {
+    /// - Parameters:
+    ///   - directory: the agent's data directory `A`.
+    ///   - now: milliseconds of the clock that files end by.
+    init(
+        directory: String, defaults: [String] = PrivateFilePlace.defaults(),
+        now: @escaping @Sendable () -> UInt64 = PrivateFileIndex.now
+    ) {
         pointerPath = directory + "/" + Self.pointerName
         policyPath = directory + "/policy.json"
         self.defaults = defaults
+        self.now = now
     }
 
     /// An earlier agent had one.
@@ -90,7 +97,7 @@ final class PrivateFileKeeper: Sendable {
                 $0.sha256 == SHA256.digest(content).hex && $0.owner == user && $0.group == group && $0.mode == mode_t(order.mode)
             } ?? false
 
-        let end = order.lifetimeMilliseconds.map { PrivateFileIndex.now() &+ $0 }
+        let end = order.lifetimeMilliseconds.map { now() &+ $0 }
         var entry = PrivateFileIndex.Entry(
             keeper: order.keeper, owner: name, endsAt: end, bytes: UInt64(content.count), hook: order.hook,
             hookFault: isSame ? known?.hookFault : nil)
@@ -134,7 +141,7 @@ final class PrivateFileKeeper: Sendable {
 
     private func describe(_ name: String, _ entry: PrivateFileIndex.Entry, _ place: PrivateFilePlace) -> PrivateFileState? {
         guard let found = place.look(name) else { return nil }
-        let now = PrivateFileIndex.now()
+        let now = now()
         return PrivateFileState(
             name: name, path: place.path(of: name), bytes: found.bytes, sha256: found.sha256, owner: entry.owner,
             mode: UInt16(found.mode), expiresInMilliseconds: entry.endsAt.map { $0 > now ? $0 - now : 0 },
@@ -159,7 +166,7 @@ final class PrivateFileKeeper: Sendable {
 
     private func expire(_ state: inout State) throws(PrivateFileRefusal) {
         guard let place = state.place else { return }
-        for name in state.index.expired(at: PrivateFileIndex.now()) {
+        for name in state.index.expired(at: now()) {
             guard let entry = state.index.entries[name] else { continue }
             try take(name, place, &state)
             runAfterEnd(name, entry, place, "expired")

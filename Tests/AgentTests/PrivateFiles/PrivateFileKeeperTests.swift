@@ -19,8 +19,8 @@ import Testing
         }
         deinit { try? Files.removeTree(place) }
 
-        func keeper(_ defaults: [String]? = nil) -> PrivateFileKeeper {
-            PrivateFileKeeper(directory: directory.path, defaults: defaults ?? [place])
+        func keeper(_ defaults: [String]? = nil, later milliseconds: UInt64 = 0) -> PrivateFileKeeper {
+            PrivateFileKeeper(directory: directory.path, defaults: defaults ?? [place]) { PrivateFileIndex.now() + milliseconds }
         }
         func policy(_ text: String) throws { try AtomicFile.write(Array(text.utf8), to: directory.path + "/policy.json") }
         func read(_ name: String) -> String? {
@@ -120,16 +120,16 @@ import Testing
         _ = Self.put(try #require(keeper), Self.order("long", lifetime: 3_600_000), "two")
         let (state, _) = try Self.file(Self.put(try #require(keeper), Self.order("long", lifetime: 1_800_000), "two"))
         #expect((1_700_000...1_800_000).contains(state.expiresInMilliseconds ?? 0))
-        // Placed last: every later call would look for what has ended.
-        _ = Self.put(try #require(keeper), Self.order("short", lifetime: 50), "one")
-        let end = try #require(keeper?.nextEnd)
+        _ = Self.put(try #require(keeper), Self.order("short", lifetime: 600_000), "one")
         // The agent dies, and half a file is left.
         keeper = nil
         try Descriptor.open(machine.place + "/.new-short", O_WRONLY | O_CREAT).write([1].span.bytes)
-        while PrivateFileIndex.now() <= end { usleep(1_000) }
-        let next = machine.keeper()
+        keeper = machine.keeper(later: 60_000)
+        #expect(keeper?.begin() == nil && machine.read("short") == "one" && machine.read(".new-short") == nil)
+        keeper = nil
+        let next = machine.keeper(later: 600_001)
         #expect(next.begin() == nil)
-        #expect(machine.read("short") == nil && machine.read(".new-short") == nil && machine.read("long") == "two")
+        #expect(machine.read("short") == nil && machine.read("long") == "two")
         #expect(next.nextEnd != nil)
         guard case .done(let files, _) = next.handle(.list(keeper: "k")) else { throw SystemError("list", "", code: EINVAL) }
         #expect(files.map(\.name) == ["long"])
@@ -243,7 +243,6 @@ import Testing
             }
         }
         #expect(Self.code(answer) == nil)
-        for _ in 0..<2_000 where machine.read("key") != nil { usleep(5_000) }
-        #expect(machine.read("key") == nil)
+        #expect(try waitForChanges(of: machine.place) { machine.read("key") == nil })
     }
 }

@@ -3,7 +3,6 @@ import Crypto
 import Glibc
 import Program
 import Reactor
-import Synchronization
 import System
 import Testing
 
@@ -18,26 +17,18 @@ private final class InstallerBench: Sendable {
     }
 
     final class Listener: UpgradeObserver {
-        let told: Mutex<Told>
-        init(_ told: consuming Told) { self.told = Mutex(told) }
-        func upgradeReported(_ report: UpgradeReport) { told.withLock { $0.reports.append(report) } }
+        let told: Monitor<Told>
+        init(_ told: Monitor<Told>) { self.told = told }
+        func upgradeReported(_ report: UpgradeReport) { told.update { $0.reports.append(report) } }
         func upgradeWants(_ upgrade: UpgradeID, from offset: UInt64, count: UInt64) {
-            told.withLock { $0.wanted.append((offset, count)) }
+            told.update { $0.wanted.append((offset, count)) }
         }
-    }
-
-    private final class Found: Sendable {
-        let told = Mutex(Told())
-    }
-
-    private final class Made: Sendable {
-        let box = Mutex<Confined<(UpgradeInstaller, Listener)>?>(nil)
-        let done = DispatchPoint()
     }
 
     let directory: TemporaryDirectory
     let key: P256.PrivateKey
     let loop: EventLoop
+    private let told = Monitor(Told())
     private let parts: Confined<(UpgradeInstaller, Listener)>
 
     var program: String { directory.path + "/cm-agent" }
@@ -53,30 +44,28 @@ private final class InstallerBench: Sendable {
         if !Files.exists(directory.path + "/cm-agent") {
             try AtomicFile.write(Array("old".utf8), to: directory.path + "/cm-agent", mode: 0o755)
         }
-        let made = Made()
-        loop.post {
+        let made = Monitor<Confined<(UpgradeInstaller, Listener)>?>(nil)
+        loop.post { [told] in
             var options = UpgradeInstaller.Options(dataDirectory: directory.path)
             options.program = directory.path + "/cm-agent"
             options.releaseKey = hasKey ? key.publicKey : nil
             options.version = ReleaseVersion("0.1.0")
             options.isTrial = isTrial
-            let listener = Listener(Told())
-            let installer = UpgradeInstaller(options, found: found, on: loop) { [unowned listener] in
-                listener.told.withLock { $0.takeOvers += 1 }
-            }
+            let listener = Listener(told)
+            let installer = UpgradeInstaller(options, found: found, on: loop) { told.update { $0.takeOvers += 1 } }
             installer.observer = listener
             let box = Confined((installer, listener), on: loop)
-            made.box.withLock { $0 = box }
-            made.done.signal()
+            made.update { $0 = box }
         }
-        made.done.wait()
         self.directory = directory
         self.key = key
         self.loop = loop
-        parts = try #require(made.box.withLock { $0 })
+        parts = try #require(made.wait(until: Self.soon) { $0 })
     }
 
     deinit { loop.stop() }
+
+    private static var soon: UInt64 { monotonicNanoseconds() + 30_000_000_000 }
 
     func release(_ text: String, version: String = "0.2.0", by other: P256.PrivateKey? = nil) throws -> (SignedRelease, [UInt8]) {
         let number = try #require(ReleaseVersion(version))
@@ -95,20 +84,14 @@ private final class InstallerBench: Sendable {
     func does(_ body: @escaping @Sendable (UpgradeInstaller) -> Void) { parts.post { body($0.0) } }
 
     /// Waits, bounded, until what was told meets the condition.
-    func told(until isMet: @escaping @Sendable (Told) -> Bool) -> Told {
-        let found = Found()
-        for _ in 0..<3_000 {
-            let point = DispatchPoint()
-            parts.post { parts in
-                let now = parts.1.told.withLock { $0 }
-                found.told.withLock { $0 = now }
-                point.signal()
-            }
-            point.wait()
-            if isMet(found.told.withLock { $0 }) { break }
-            usleep(2_000)
-        }
-        return found.told.withLock { $0 }
+    func told(until isMet: (Told) -> Bool) -> Told {
+        told.wait(until: Self.soon) { isMet($0) ? $0 : nil } ?? told.update { $0 }
+    }
+
+    /// Whether nothing is left in the journal.
+    func forgets(_ upgrade: UpgradeID) throws -> Bool {
+        does { $0.forget(upgrade) }
+        return try waitForChanges(of: directory.path + "/upgrade") { try files.load() == nil }
     }
 
     func last(_ progress: UpgradeProgress) -> UpgradeReport? {
@@ -129,13 +112,6 @@ private final class InstallerBench: Sendable {
             if told.wanted.reduce(0, { $0 + $1.count }) >= UInt64(bytes.count) { return }
         }
     }
-}
-
-/// Waits for another thread once.
-private final class DispatchPoint: Sendable {
-    private let isSet = Atomic(false)
-    func signal() { isSet.store(true, ordering: .releasing) }
-    func wait() { for _ in 0..<60_000 where !isSet.load(ordering: .acquiring) { usleep(500) } }
 }
 
 @Suite struct UpgradeInstallerTests {
@@ -202,10 +178,7 @@ private final class DispatchPoint: Sendable {
         bench.feed(order.upgrade, damaged)
         #expect(bench.last(.failed)?.code == "release-hash")
         #expect(!Files.exists(UpgradeFiles.staged(bench.program)))
-        bench.does { $0.forget(order.upgrade) }
-        let files = bench.files
-        for _ in 0..<3_000 where try files.load() != nil { usleep(2_000) }
-        #expect(try files.load() == nil)
+        #expect(try bench.forgets(order.upgrade))
     }
 
     @Test func oneThatIsNotWantedAnyMoreIsGivenUp() throws {
@@ -217,10 +190,8 @@ private final class DispatchPoint: Sendable {
         let other = bench.order(try bench.release("newer", version: "0.3.0").0, 2)
         bench.does { $0.start(other) }
         #expect(bench.told { $0.reports.last?.upgrade == other.upgrade }.reports.last?.code == "upgrade-busy")
-        bench.does { $0.forget(order.upgrade) }
-        let (files, staged) = (bench.files, UpgradeFiles.staged(bench.program))
-        for _ in 0..<3_000 where try files.load() != nil || Files.exists(staged) { usleep(2_000) }
-        #expect(try files.load() == nil && !Files.exists(staged))
+        #expect(try bench.forgets(order.upgrade))
+        #expect(try waitForChanges(of: bench.directory.path) { !Files.exists(UpgradeFiles.staged(bench.program)) })
         bench.does { $0.start(other) }
         #expect(bench.last(.receiving)?.upgrade == other.upgrade)
     }
@@ -244,9 +215,6 @@ private final class DispatchPoint: Sendable {
         third.does { $0.linkUp() }
         #expect(third.last(.online)?.upgrade == order.upgrade)
         #expect(try third.files.load()?.phase == .online)
-        third.does { $0.forget(order.upgrade) }
-        let files = third.files
-        for _ in 0..<3_000 where try files.load() != nil { usleep(2_000) }
-        #expect(try files.load() == nil)
+        #expect(try third.forgets(order.upgrade))
     }
 }
