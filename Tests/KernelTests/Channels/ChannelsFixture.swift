@@ -1,7 +1,6 @@
 import AgentProtocol
 import Crypto
 import Glibc
-import Program
 import Reactor
 import Synchronization
 import System
@@ -72,16 +71,10 @@ final class Probe: ChannelConsumer {
 
 /// A kernel behind a real server and a real `cm-agent` that connects to it, on a directory that outlives both.
 final class ChannelsFixture: Sendable {
-    struct Running: Sendable {
-        var kernel: Kernel
-        var server: HTTPServer
-        var loop: EventLoop
-    }
-
     static let administrator = Principal(kind: .user, id: "admin", roles: ["administrator"])
 
     let directory = CommandsDirectory()
-    private let running: Mutex<Running>
+    private let running: Mutex<RunningCore>
     private let agent = Mutex<pid_t>(0)
     private let token: String
     private let port: UInt16
@@ -100,12 +93,6 @@ final class ChannelsFixture: Sendable {
         }
     }
 
-    private final class Service: HTTPService {
-        let endpoint: AgentEndpoint
-        init(_ endpoint: AgentEndpoint) { self.endpoint = endpoint }
-        func exchangeBegan(_ exchange: HTTPExchange) { endpoint.accept(exchange) }
-    }
-
     var kernel: Kernel { running.withLock { $0.kernel } }
     var channels: Channels { kernel.channels }
     var agentDirectory: String { directory.path + "/agent" }
@@ -115,7 +102,7 @@ final class ChannelsFixture: Sendable {
     ///   - proxy: that a real agent goes through.
     init(policy: String? = nil, isSimulated: Bool = false, withheld: Set<String> = [], proxy: String? = nil) async throws {
         self.proxy = proxy
-        let first = try await Self.core(directory.path, port: 0)
+        let first = try await RunningCore.start(directory.path)
         running = Mutex(first)
         port = first.server.address.port
         token = try await first.kernel.enrollment.tokens.create(lifetime: 600, uses: 10, by: Self.administrator).text
@@ -143,31 +130,16 @@ final class ChannelsFixture: Sendable {
         }
     }
 
-    private static func core(_ path: String, port: UInt16) async throws -> Running {
-        let loop = try EventLoop.start(name: "channels-test")
-        let kernel = try await Kernel.open(
-            Kernel.Options(directory: path + "/core", certificateNames: ["localhost"]), log: .silent, metrics: Metrics())
-        kernel.start(on: loop)
-        let server = try await HTTPServer.start(at: SocketAddress(ip: .loopback, port: port), on: [loop]) { _ in
-            Service(kernel.links)
-        }
-        return Running(kernel: kernel, server: server, loop: loop)
-    }
-
     /// Ends the core and starts it anew on the same directory and port.
     func restartCore() async throws {
-        let old = running.withLock { $0 }
-        await old.kernel.close()
-        old.server.stop()
-        old.loop.stop()
-        old.loop.join()
-        let new = try await Self.core(directory.path, port: port)
+        await running.withLock { $0 }.stop()
+        let new = try await RunningCore.start(directory.path, port: port)
         running.withLock { $0 = new }
     }
 
     func startAgent() throws {
         var spawn = Spawn(
-            program: try Self.agentProgram(),
+            program: try RunningCore.agentProgram(),
             arguments: [
                 "cm-agent", "run", "--server", "http://127.0.0.1:\(port)", "--data-dir", agentDirectory,
                 "--enroll-token", token, "--log-level", "error",
@@ -188,15 +160,6 @@ final class ChannelsFixture: Sendable {
         guard pid > 0 else { return }
         kill(pid, SIGKILL)
         waitpid(pid, nil, 0)
-    }
-
-    private static func agentProgram() throws -> String {
-        var buffer = [CChar](repeating: 0, count: 4_096)
-        let count = readlink("/proc/self/exe", &buffer, buffer.count - 1)
-        let own = String(decoding: buffer[..<max(count, 0)].map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        var directory = try #require(Files.parent(of: own))
-        while !Files.exists(directory + "/cm-agent") { directory = try #require(Files.parent(of: directory)) }
-        return directory + "/cm-agent"
     }
 
     /// The one client, once it is connected.
@@ -231,11 +194,7 @@ final class ChannelsFixture: Sendable {
         let deadline = monotonicNanoseconds() + 10_000_000_000
         while channels.count > 0, monotonicNanoseconds() < deadline { await Task.yield() }
         killAgent()
-        let old = running.withLock { $0 }
-        await old.kernel.close()
-        old.server.stop()
-        old.loop.stop()
-        old.loop.join()
+        await running.withLock { $0 }.stop()
     }
 
     /// Opens the fixture, runs the test, and ends everything whatever happens.

@@ -14,17 +14,11 @@ import Transport
 
 /// A kernel behind a real server, with simulated agents and a real `cm-agent` that has a program file of its own.
 final class UpgradesFixture: Sendable {
-    struct Running: Sendable {
-        var kernel: Kernel
-        var server: HTTPServer
-        var loop: EventLoop
-    }
-
     /// Somebody who exists: a job runs in the name of its owner.
     let administrator: Principal
     let directory = CommandsDirectory()
     let key: P256.PrivateKey
-    private let running: Mutex<Running>
+    private let running: Mutex<RunningCore>
     private let agents: EventLoop
     private let processes = Mutex<[pid_t]>([])
     private let token: String
@@ -42,18 +36,12 @@ final class UpgradesFixture: Sendable {
         var members: [Member] = []
     }
 
-    private final class Service: HTTPService {
-        let endpoint: AgentEndpoint
-        init(_ endpoint: AgentEndpoint) { self.endpoint = endpoint }
-        func exchangeBegan(_ exchange: HTTPExchange) { endpoint.accept(exchange) }
-    }
-
     var kernel: Kernel { running.withLock { $0.kernel } }
     var upgrades: Upgrades { kernel.upgrades }
 
     init() async throws {
         key = try .generate()
-        let first = try await Self.core(directory.path, port: 0)
+        let first = try await Self.core(directory.path)
         running = Mutex(first)
         port = first.server.address.port
         agents = try EventLoop.start(name: "agents")
@@ -72,24 +60,12 @@ final class UpgradesFixture: Sendable {
         fleet.withLock { $0 = box }
     }
 
-    private static func core(_ path: String, port: UInt16) async throws -> Running {
-        let loop = try EventLoop.start(name: "upgrades-test")
-        let kernel = try await Kernel.open(
-            Kernel.Options(directory: path + "/core", certificateNames: ["localhost"]), log: .silent, metrics: Metrics())
-        try kernel.upgrades.register(arguments: [:])
-        kernel.start(on: loop)
-        let server = try await HTTPServer.start(at: SocketAddress(ip: .loopback, port: port), on: [loop]) { _ in
-            Service(kernel.links)
-        }
-        return Running(kernel: kernel, server: server, loop: loop)
+    private static func core(_ path: String, port: UInt16 = 0) async throws -> RunningCore {
+        try await RunningCore.start(path, port: port) { try $0.upgrades.register(arguments: [:]) }
     }
 
     func restartCore() async throws {
-        let old = running.withLock { $0 }
-        await old.kernel.close()
-        old.server.stop()
-        old.loop.stop()
-        old.loop.join()
+        await running.withLock { $0 }.stop()
         let new = try await Self.core(directory.path, port: port)
         running.withLock { $0 = new }
     }
@@ -165,7 +141,7 @@ final class UpgradesFixture: Sendable {
     func startAgent(environment: [String: String] = [:]) throws -> pid_t {
         if !Files.exists(program) {
             try Files.makeDirectories(directory.path + "/machine")
-            let built = try Self.agentProgram()
+            let built = try RunningCore.agentProgram()
             for path in [program, directory.path + "/machine/real-agent"] where link(built, path) != 0 {
                 try AtomicFile.write(try Files.read(built, limit: 1 << 28), to: path, mode: 0o755)
             }
@@ -187,15 +163,6 @@ final class UpgradesFixture: Sendable {
 
     private func releaseKeyPEM() throws -> String {
         "-----BEGIN PUBLIC KEY-----\n\(Base64.encode(key.publicKey.spki))\n-----END PUBLIC KEY-----\n"
-    }
-
-    private static func agentProgram() throws -> String {
-        var buffer = [CChar](repeating: 0, count: 4_096)
-        let count = readlink("/proc/self/exe", &buffer, buffer.count - 1)
-        let own = String(decoding: buffer[..<max(count, 0)].map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        var directory = try #require(Files.parent(of: own))
-        while !Files.exists(directory + "/cm-agent") { directory = try #require(Files.parent(of: directory)) }
-        return directory + "/cm-agent"
     }
 
     // MARK: Releases
@@ -263,11 +230,7 @@ final class UpgradesFixture: Sendable {
         }
         agents.stop()
         agents.join()
-        let old = running.withLock { $0 }
-        await old.kernel.close()
-        old.server.stop()
-        old.loop.stop()
-        old.loop.join()
+        await running.withLock { $0 }.stop()
     }
 
     static func run(_ body: (UpgradesFixture) async throws -> Void) async throws {
