@@ -5,17 +5,11 @@ import System
 
 /// Fetches a stored file to a local path: written beside it, compared by hash, synced, renamed over it when whole. What an
 /// earlier run left is gone on with.
-final class FileDownload {
-    private let session: Session
-    private let core: Core
-    private let progress: ProgressLine
-    private var isInterrupted = false
-    private static let attempts = 8
+struct FileDownload {
+    private let content: ContentFetch
 
     init(_ session: Session, core: Core, progress: ProgressLine) {
-        self.session = session
-        self.core = core
-        self.progress = progress
+        content = ContentFetch(session, core: core, progress: progress)
     }
 
     /// - Parameters:
@@ -24,20 +18,14 @@ final class FileDownload {
     func fetch(
         _ file: JSONValue, to path: String, mode: mode_t = 0o644, modifiedNanoseconds: Int64? = nil, resumes: Bool
     ) async throws(OperatorError) {
-        guard let id = file["id"]?.string, let size = file["size"]?.integer, let wanted = file["sha256"]?.string else {
-            throw .usage("the file is not whole yet")
+        let wanted = try ContentFetch.Content(file)
+        let output = try LocalPart(Self.part(of: path, wanted.id), keeping: resumes)
+        try await content.run(wanted, from: output.offset, advice: "The same command with --resume goes on.") { piece throws(OperatorError) in
+            try output.append(piece)
         }
-        let part = Self.part(of: path, id)
-        session.interrupts.handler = { [self] in
-            isInterrupted = true
-            core.transport.interrupt()
-        }
-        defer { session.interrupts.handler = nil }
-        let output = try LocalPart(part, keeping: resumes)
-        try await fetch(id, UInt64(size), tag: wanted, into: output)
-        guard output.digest == wanted else {
+        guard output.digest == wanted.sha256 else {
             output.remove()
-            throw OperatorError(.remoteFailure, "the core sent bytes with another SHA-256 than \(wanted): nothing was written to \(path)")
+            throw OperatorError(.remoteFailure, "the core sent bytes with another SHA-256 than \(wanted.sha256): nothing was written to \(path)")
         }
         try output.place(at: path, mode: mode, modifiedNanoseconds: modifiedNanoseconds)
     }
@@ -47,32 +35,6 @@ final class FileDownload {
         let directory = Files.parent(of: path) ?? "."
         let name = path.split(separator: "/").last.map(String.init) ?? "file"
         return "\(directory == "/" ? "" : directory)/.\(name.suffix(200)).\(id).part"
-    }
-
-    private func fetch(_ id: String, _ size: UInt64, tag: String, into output: LocalPart) async throws(OperatorError) {
-        var failures = 0
-        while output.offset < size {
-            let start = output.offset
-            var request = APIRequest("GET", "/api/v1/files/\(APIRequest.encoded(id))/content")
-            request.headers = [(name: "accept", value: "*/*")]
-            if start > 0 { request.headers += [(name: "range", value: "bytes=\(start)-"), (name: "if-range", value: "\"\(tag)\"")] }
-            do throws(OperatorError) {
-                let response = try await core.transport.stream(request) { piece throws(OperatorError) in
-                    try output.append(piece)
-                    progress.moved(to: output.offset, total: size)
-                }
-                guard response.status == (start > 0 ? 206 : 200) || [429, 503].contains(response.status) else {
-                    throw core.failure(response, of: request)
-                }
-            } catch {
-                guard error.status == .unreachable, !isInterrupted else {
-                    throw isInterrupted ? OperatorError(.remoteFailure, "interrupted", advice: "The same command with --resume goes on.") : error
-                }
-                if output.offset == start { failures += 1 } else { failures = 0 }
-                guard failures < Self.attempts else { throw error }
-            }
-            if output.offset < size { await session.pause(UInt64(100) << UInt64(min(failures, 5))) }
-        }
     }
 }
 

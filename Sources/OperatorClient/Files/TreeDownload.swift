@@ -5,53 +5,26 @@ import System
 
 /// Fetches a stored tree and unpacks it as it comes, beneath one directory and nowhere else: links are never followed, what
 /// leads out is left out and said. After an interruption it goes on where it was.
-final class TreeDownload {
+struct TreeDownload {
     private let session: Session
-    private let core: Core
-    private let progress: ProgressLine
-    private var isInterrupted = false
-    private static let attempts = 8
+    private let content: ContentFetch
 
     init(_ session: Session, core: Core, progress: ProgressLine) {
         self.session = session
-        self.core = core
-        self.progress = progress
+        content = ContentFetch(session, core: core, progress: progress)
     }
 
     /// - Parameter path: the directory that becomes the tree; made if it is missing, else added to.
     func fetch(_ file: JSONValue, to path: String) async throws(OperatorError) {
-        guard let id = file["id"]?.string, let wanted = file["sha256"]?.string, let size = file["size"]?.integer else {
-            throw .usage("the file is not whole yet")
-        }
-        session.interrupts.handler = { [self] in
-            isInterrupted = true
-            core.transport.interrupt()
-        }
-        defer { session.interrupts.handler = nil }
+        let wanted = try ContentFetch.Content(file)
         let unpacker = try TreeUnpacker(path)
         var hash = SHA256()
-        var (offset, failures): (UInt64, Int) = (0, 0)
-        while offset < UInt64(size) {
-            let start = offset
-            var request = APIRequest("GET", "/api/v1/files/\(APIRequest.encoded(id))/content")
-            if start > 0 { request.headers = [(name: "range", value: "bytes=\(start)-"), (name: "if-range", value: "\"\(wanted)\"")] }
-            do throws(OperatorError) {
-                let response = try await core.transport.stream(request) { piece throws(OperatorError) in
-                    hash.update(piece.span.bytes)
-                    try unpacker.take(piece)
-                    offset += UInt64(piece.count)
-                    progress.moved(to: offset, total: UInt64(size))
-                }
-                guard response.status == (start > 0 ? 206 : 200) else { throw core.failure(response, of: request) }
-            } catch {
-                guard error.status == .unreachable, !isInterrupted else { throw error }
-                failures = offset == start ? failures + 1 : 0
-                guard failures < Self.attempts else { throw error }
-                await session.pause(UInt64(100) << UInt64(min(failures, 5)))
-            }
+        try await content.run(wanted) { piece throws(OperatorError) in
+            hash.update(piece.span.bytes)
+            try unpacker.take(piece)
         }
-        guard hash.digest.hex == wanted else {
-            throw OperatorError(.remoteFailure, "the core sent bytes with another SHA-256 than \(wanted): do not use what is in \(path)")
+        guard hash.digest.hex == wanted.sha256 else {
+            throw OperatorError(.remoteFailure, "the core sent bytes with another SHA-256 than \(wanted.sha256): do not use what is in \(path)")
         }
         try unpacker.finish()
         for name in unpacker.skipped { session.console.complain("left out: " + Table.printable(name)) }
