@@ -19,6 +19,8 @@ final class Cloud: Sendable {
     let movers = Pool(threads: 8, queue: 256)
     let readers = Pool(threads: 8, queue: 8)
     let budget: Budget
+    /// Names of uploads that calls of this start have under way, see `JobUploads.watched`.
+    let uploads = Monitor<Set<String>>([])
     /// The plugin stops.
     let stopping = Cancellation()
 

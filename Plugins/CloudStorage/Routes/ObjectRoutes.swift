@@ -62,6 +62,7 @@ struct ObjectRoutes {
 
     private func addNames() throws(PluginError) {
         let (cloud, remotes) = (cloud, remotes)
+        let uploads = JobUploads(cloud, remotes)
         try dispatch.add(
             Route(.delete, Self.base + "/object", right: "cloud.use", summary: "Removes an object; one that is not there is gone as well.", operation: Operations.key),
             in: cloud.calls
@@ -112,7 +113,9 @@ struct ObjectRoutes {
             let store = try remotes.open(remote.name)
             try cloud.record("cloud.copy", as: .request(request), "\(remote.name)/\(to)", detail: ["from": .string(from)])
             return { (flow) throws(CloudError) in
-                try store.copy(from, to, options, flow.cancellation)
+                try uploads.watched(remote.name, to, flow.cancellation) { (began) throws(CloudError) in
+                    try store.copy(from, to, options, began: began, flow.cancellation)
+                }
                 flow.request.respond(json: try store.look(to, flow.cancellation).json)
             }
         }
@@ -125,7 +128,9 @@ struct ObjectRoutes {
             let store = try remotes.open(remote.name)
             try cloud.record("cloud.move", as: .request(request), "\(remote.name)/\(to)", detail: ["from": .string(from)])
             return { (flow) throws(CloudError) in
-                try store.move(from, to, flow.cancellation)
+                try uploads.watched(remote.name, to, flow.cancellation) { (began) throws(CloudError) in
+                    try store.move(from, to, began: began, flow.cancellation)
+                }
                 flow.request.respond(204)
             }
         }

@@ -133,9 +133,11 @@ struct S3Store: ObjectStore {
 
     // MARK: Copying
 
-    func copy(_ from: String, _ to: String, _ options: ObjectOptions?, _ cancellation: Cancellation) throws(CloudError) {
+    func copy(
+        _ from: String, _ to: String, _ options: ObjectOptions?, began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
+    ) throws(CloudError) {
         let info = try look(from, cancellation)
-        if info.size > remote.copyLimit { return try copyInParts(info, to, options, cancellation) }
+        if info.size > remote.copyLimit { return try copyInParts(info, to, options, began: began, cancellation) }
         var call = S3Client.Call(method: "PUT", key: try full(to))
         call.headers = [(name: "x-amz-copy-source", value: client.source(try full(from)))]
         if !info.etag.isEmpty { call.headers.append((name: "x-amz-copy-source-if-match", value: "\"\(info.etag)\"")) }
@@ -154,9 +156,11 @@ struct S3Store: ObjectStore {
         }
     }
 
-    func move(_ from: String, _ to: String, _ cancellation: Cancellation) throws(CloudError) {
+    func move(
+        _ from: String, _ to: String, began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
+    ) throws(CloudError) {
         guard from != to else { throw .invalid("an object cannot be moved onto itself") }
-        try copy(from, to, nil, cancellation)
+        try copy(from, to, nil, began: began, cancellation)
         let (source, copy) = (try look(from, cancellation), try look(to, cancellation))
         guard source.size == copy.size else { throw CloudError(.checksum, "the copy \"\(to)\" has another size than \"\(from)\"; nothing was removed") }
         try remove(from, cancellation)

@@ -25,15 +25,19 @@ extension S3Store {
             return try put(key, first, options, cancellation)
         }
         let upload = try S3Upload.begin(self, key, options, partBytes: size, cancellation)
+        try tell(began, upload)
+        isHeld = false
+        return try upload.run(source, from: 0, (first, goesOn))
+    }
+
+    /// What nobody knows of is not left behind.
+    private func tell(_ began: (PartialUpload) throws(CloudError) -> Void, _ upload: S3Upload) throws(CloudError) {
         do throws(CloudError) {
             try began(upload.upload)
         } catch {
-            // What nobody knows of is not left behind.
-            try? abandon(key, upload.upload, .soon())
+            try? abandon(upload.key, upload.upload, .soon())
             throw error
         }
-        isHeld = false
-        return try upload.run(source, from: 0, (first, goesOn))
     }
 
     /// 10,000 parts are the most that S3 takes.
@@ -108,11 +112,14 @@ extension S3Store {
     }
 
     /// Each part is copied inside the store.
-    func copyInParts(_ info: ObjectInfo, _ to: String, _ options: ObjectOptions?, _ cancellation: Cancellation) throws(CloudError) {
+    func copyInParts(
+        _ info: ObjectInfo, _ to: String, _ options: ObjectOptions?, began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
+    ) throws(CloudError) {
         let kept = options ?? ObjectOptions(contentType: info.contentType.isEmpty ? nil : info.contentType, metadata: info.metadata)
         // At least 5 MiB each, at most 10,000, and not larger than one copy may be.
         let size = max(5 << 20, (info.size + 9_999) / 10_000, min(remote.copyLimit, 512 << 20))
         let upload = try S3Upload.begin(self, to, kept, partBytes: Int(size), isTagged: false, cancellation)
+        try tell(began, upload)
         let source = client.source(try full(info.key))
         try upload.copyParts(of: info, source)
         let copy = try look(to, cancellation)

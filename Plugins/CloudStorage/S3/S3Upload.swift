@@ -15,7 +15,7 @@ final class S3Upload: Sendable {
     }
 
     private let store: S3Store
-    private let key: String
+    let key: String
     private let options: ObjectOptions
     let upload: PartialUpload
     private let cancellation: Cancellation
@@ -260,30 +260,25 @@ final class S3Upload: Sendable {
         return stored
     }
 
-    /// Parts of an object of the same store, copied there.
+    /// Parts of an object of the same store, copied there. What fails leaves the upload as it is, as in `run`.
     func copyParts(of info: ObjectInfo, _ source: String) throws(CloudError) {
         let size = Int64(upload.partBytes)
         var parts: [Int: Part] = [:]
-        do throws(CloudError) {
-            for number in 1...Int((info.size + size - 1) / size) {
-                let first = Int64(number - 1) * size
-                let last = min(first + size, info.size) - 1
-                var call = S3Client.Call(method: "PUT", key: try store.full(key))
-                call.query = [(name: "partNumber", value: String(number)), (name: "uploadId", value: upload.id)]
-                call.headers = [(name: "x-amz-copy-source", value: source), (name: "x-amz-copy-source-range", value: "bytes=\(first)-\(last)")]
-                if !info.etag.isEmpty { call.headers.append((name: "x-amz-copy-source-if-match", value: "\"\(info.etag)\"")) }
-                let request = call
-                let etag: String = try Retry(attempts: store.remote.attempts).run(cancellation) { (_) throws(CloudError) in
-                    let response = try store.client.once(request, cancellation, sink: nil)
-                    if let late = S3Client.lateRefusal(response, request, store.remote) { throw late }
-                    return try S3Client.xml(response, "CopyPartResult").text("ETag")?.filter { $0 != "\"" } ?? ""
-                }
-                parts[number] = Part(size: last - first + 1, etag: etag, md5: S3Store.isMD5(etag) ? Text.bytes(hex: etag) : nil, sha256: nil)
+        for number in 1...Int((info.size + size - 1) / size) {
+            let first = Int64(number - 1) * size
+            let last = min(first + size, info.size) - 1
+            var call = S3Client.Call(method: "PUT", key: try store.full(key))
+            call.query = [(name: "partNumber", value: String(number)), (name: "uploadId", value: upload.id)]
+            call.headers = [(name: "x-amz-copy-source", value: source), (name: "x-amz-copy-source-range", value: "bytes=\(first)-\(last)")]
+            if !info.etag.isEmpty { call.headers.append((name: "x-amz-copy-source-if-match", value: "\"\(info.etag)\"")) }
+            let request = call
+            let etag: String = try Retry(attempts: store.remote.attempts).run(cancellation) { (_) throws(CloudError) in
+                let response = try store.client.once(request, cancellation, sink: nil)
+                if let late = S3Client.lateRefusal(response, request, store.remote) { throw late }
+                return try S3Client.xml(response, "CopyPartResult").text("ETag")?.filter { $0 != "\"" } ?? ""
             }
-            _ = try complete(parts, count: parts.count, size: info.size)
-        } catch {
-            try? store.abandon(key, upload, .soon())
-            throw error
+            parts[number] = Part(size: last - first + 1, etag: etag, md5: S3Store.isMD5(etag) ? Text.bytes(hex: etag) : nil, sha256: nil)
         }
+        _ = try complete(parts, count: parts.count, size: info.size)
     }
 }

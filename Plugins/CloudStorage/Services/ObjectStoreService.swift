@@ -8,6 +8,7 @@ import PluginKit
 final class ObjectStoreService: Sendable {
     private let cloud: Cloud
     private let remotes: Remotes
+    private let uploads: JobUploads
     private let writers = Monitor<(last: UInt64, open: [UInt64: Pipe])>((0, [:]))
     static let mostBytes = 8 << 20
     private static let mostWriters = 64
@@ -16,6 +17,7 @@ final class ObjectStoreService: Sendable {
     init(_ cloud: Cloud, _ remotes: Remotes) {
         self.cloud = cloud
         self.remotes = remotes
+        uploads = JobUploads(cloud, remotes)
     }
 
     /// The table stays for the life of the process: others may still look at it after `stop`.
@@ -98,12 +100,20 @@ final class ObjectStoreService: Sendable {
         return isTaken ? CM_OK : CM_E_BUSY
     }
 
+    private func write(
+        _ store: any ObjectStore, _ key: String, _ source: any ByteSource, _ options: ObjectOptions, _ cancellation: Cancellation
+    ) throws(CloudError) -> Stored {
+        try uploads.watched(store.remote.name, key, cancellation) { (began) throws(CloudError) in
+            try store.write(key, source, options, resume: nil, began: began, cancellation)
+        }
+    }
+
     func put(_ remote: String, _ key: String, _ type: String, _ content: [UInt8], _ ending: Ending) -> cm_status {
         run(cloud.calls, ending) { [self] () throws(CloudError) in
             let store = try open(remote, writing: true)
             let options = ObjectOptions(contentType: type.isEmpty ? nil : try Header.contentType(type))
             try cloud.record("cloud.write", as: .plugin, "\(remote)/\(key)", detail: ["service": true])
-            let stored = try store.write(key, MemorySource(content), options, resume: nil, began: { _ throws(CloudError) in }, cloud.stopping)
+            let stored = try write(store, key, MemorySource(content), options, cloud.stopping)
             return Answer(json: JSONValue.object(stored.json).serialized())
         }
     }
@@ -166,14 +176,7 @@ final class ObjectStoreService: Sendable {
             let store = try open(remote, writing: true)
             let options = ObjectOptions(contentType: type.isEmpty ? nil : try Header.contentType(type))
             try cloud.record("cloud.write", as: .plugin, "\(remote)/\(key)", detail: ["service": true])
-            var begun: PartialUpload?
-            do throws(CloudError) {
-                let stored = try store.write(key, pipe, options, resume: nil, began: { (upload) throws(CloudError) in begun = upload }, cancellation)
-                return Answer(json: JSONValue.object(stored.json).serialized())
-            } catch {
-                if let begun { try? store.abandon(key, begun, .soon()) }
-                throw error
-            }
+            return Answer(json: JSONValue.object(try write(store, key, pipe, options, cancellation).json).serialized())
         }
         guard status == CM_OK else {
             writers.update { $0.open[handle] = nil }

@@ -147,8 +147,13 @@ protocol ObjectStore: Sendable {
     ) throws(CloudError) -> Stored
     /// Uploads in parts of that key that have begun and not ended. `nil`: the store does not tell.
     func openUploads(_ key: String, _ cancellation: Cancellation) throws(CloudError) -> OpenUploads?
-    func copy(_ from: String, _ to: String, _ options: ObjectOptions?, _ cancellation: Cancellation) throws(CloudError)
-    func move(_ from: String, _ to: String, _ cancellation: Cancellation) throws(CloudError)
+    /// Inside the store; `began` hears of an upload in parts that begins, as in `write`.
+    func copy(
+        _ from: String, _ to: String, _ options: ObjectOptions?, began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
+    ) throws(CloudError)
+    func move(
+        _ from: String, _ to: String, began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
+    ) throws(CloudError)
     func remove(_ key: String, _ cancellation: Cancellation) throws(CloudError)
     func remove(_ keys: [String], _ cancellation: Cancellation) throws(CloudError) -> [BatchFault]
     func makeFolder(_ key: String, _ cancellation: Cancellation) throws(CloudError)

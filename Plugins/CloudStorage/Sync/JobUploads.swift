@@ -1,9 +1,10 @@
 import JSON
 import PluginKit
 
-/// Uploads in parts that belong to jobs. A job's checkpoint says how far one has come; a record of the plugin's says that there is
-/// one, so that it is given up when its job ends in a moment in which no attempt runs: cancelled, dead, or gone. A job that moves
-/// several objects has a record for each, under its id and a name.
+/// Uploads in parts that belong to jobs and calls. A job's checkpoint says how far one has come; a record of the plugin's says that
+/// there is one, so that it is given up when its job ends in a moment in which no attempt runs: cancelled, dead, or gone. A job that
+/// moves several objects has a record for each, under its id and a name. A call has one as long as it runs: what a core that died
+/// leaves is given up after the next start.
 struct JobUploads: Sendable {
     let cloud: Cloud
     let remotes: Remotes
@@ -49,8 +50,42 @@ struct JobUploads: Sendable {
     /// One of the objects of a job, which begins anew after an interruption.
     static func part(of job: String, _ key: String) -> String { job + "/" + Text.hex(Digest.of(Array(key.utf8), .sha256)) }
 
+    private static let calls = "call/"
+
+    /// Runs what may upload in parts, for a call of somebody.
+    func watched<Value>(
+        _ remote: String, _ key: String, _ cancellation: Cancellation,
+        _ work: ((PartialUpload) throws(CloudError) -> Void) throws(CloudError) -> Value
+    ) throws(CloudError) -> Value {
+        let name = Self.calls + cloud.random()
+        cloud.uploads.update { _ = $0.insert(name) }
+        // What could not be given up now is seen to by `sweep`.
+        defer { cloud.uploads.update { _ = $0.remove(name) } }
+        return try watched(name, remote, key, cancellation, work)
+    }
+
+    /// The same under a name, for a part of a job. Nobody goes on with such an upload: what fails is given up at once.
+    func watched<Value>(
+        _ name: String, _ remote: String, _ key: String, _ cancellation: Cancellation,
+        _ work: ((PartialUpload) throws(CloudError) -> Void) throws(CloudError) -> Value
+    ) throws(CloudError) -> Value {
+        var hasBegun = false
+        do throws(CloudError) {
+            let value = try work { (upload) throws(CloudError) in
+                try began(name, remote, key, upload, cancellation)
+                hasBegun = true
+            }
+            // Should that fail, the record is seen to when the work is over.
+            if hasBegun { try? forget(name) }
+            return value
+        } catch {
+            if hasBegun { abandon(name, .soon()) }
+            throw error
+        }
+    }
+
     /// An upload that cannot be gone on with. What an earlier attempt began in its place goes first.
-    func began(_ job: String, _ remote: String, _ key: String, _ upload: PartialUpload, _ cancellation: Cancellation) throws(CloudError) {
+    private func began(_ job: String, _ remote: String, _ key: String, _ upload: PartialUpload, _ cancellation: Cancellation) throws(CloudError) {
         try giveUp(job, cancellation)
         let record = record(remote, key, upload)
         try CloudError.kept { () throws(PluginError) in
@@ -143,7 +178,7 @@ struct JobUploads: Sendable {
                 guard let bytes = try? cloud.store.get(name) else { continue }
                 let (job, record) = (String(name.dropFirst(Self.prefix.count)), (try? JSONValue(parsing: bytes)) ?? .null)
                 let remote = record["remote"]?.string ?? ""
-                guard !away.contains(remote), isOver(String(job.prefix { $0 != "/" })) else { continue }
+                guard !away.contains(remote), isOver(job) else { continue }
                 do throws(CloudError) {
                     try abandon(job, record, .soon())
                 } catch {
@@ -157,9 +192,10 @@ struct JobUploads: Sendable {
         } while true
     }
 
-    private func isOver(_ job: String) -> Bool {
+    private func isOver(_ name: String) -> Bool {
+        if name.hasPrefix(Self.calls) { return !cloud.uploads.update { $0.contains(name) } }
         do throws(PluginError) {
-            let state = try cloud.host.jobs().get(job)["state"]?.string
+            let state = try cloud.host.jobs().get(String(name.prefix { $0 != "/" }))["state"]?.string
             return state == "succeeded" || state == "cancelled" || state == "dead"
         } catch { return error.status == .notFound }
     }

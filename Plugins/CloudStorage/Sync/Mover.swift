@@ -8,8 +8,11 @@ struct Mover: Sendable {
     func move(
         _ from: any ObjectStore, _ source: String, _ to: any ObjectStore, _ target: String, _ cancellation: Cancellation
     ) throws(CloudError) -> Int64 {
+        let work = JobUploads.part(of: job, "\(to.remote.name)/\(target)")
         if from.remote.name == to.remote.name {
-            try from.copy(source, target, nil, cancellation)
+            try uploads.watched(work, to.remote.name, target, cancellation) { (began) throws(CloudError) in
+                try from.copy(source, target, nil, began: began, cancellation)
+            }
             return try to.look(target, cancellation).size
         }
         let pipe = Pipe(cancellation)
@@ -27,20 +30,10 @@ struct Mover: Sendable {
         let info = try pipe.info()
         var options = ObjectOptions(contentType: info.contentType.isEmpty ? nil : info.contentType)
         if to.remote.kind == .s3 { options.metadata = info.metadata.filter { $0.name.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7F } } }
-        let work = JobUploads.part(of: job, "\(to.remote.name)/\(target)")
-        var hasBegun = false
-        do throws(CloudError) {
-            let stored = try to.write(target, pipe, options, resume: nil, began: { (upload) throws(CloudError) in
-                try uploads.began(work, to.remote.name, target, upload, cancellation)
-                hasBegun = true
-            }, cancellation)
-            // Should that fail, the record is seen to when the job is over.
-            if hasBegun { try? uploads.forget(work) }
-            guard stored.size == info.size else { throw CloudError(.checksum, "\"\(target)\" has \(stored.size) bytes, \"\(source)\" \(info.size)") }
-            return stored.size
-        } catch {
-            if hasBegun { uploads.abandon(work, .soon()) }
-            throw error
+        let stored = try uploads.watched(work, to.remote.name, target, cancellation) { (began) throws(CloudError) in
+            try to.write(target, pipe, options, resume: nil, began: began, cancellation)
         }
+        guard stored.size == info.size else { throw CloudError(.checksum, "\"\(target)\" has \(stored.size) bytes, \"\(source)\" \(info.size)") }
+        return stored.size
     }
 }

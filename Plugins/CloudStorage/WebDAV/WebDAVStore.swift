@@ -229,7 +229,9 @@ struct WebDAVStore: ObjectStore {
 
     // MARK: Names
 
-    func copy(_ from: String, _ to: String, _ options: ObjectOptions?, _ cancellation: Cancellation) throws(CloudError) {
+    func copy(
+        _ from: String, _ to: String, _ options: ObjectOptions?, began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
+    ) throws(CloudError) {
         guard options == nil else { throw CloudError(.unsupported, "a WebDAV store keeps no metadata") }
         try Keys.check(from)
         try Keys.check(to)
@@ -237,7 +239,9 @@ struct WebDAVStore: ObjectStore {
         try transfer("COPY", from, to, cancellation)
     }
 
-    func move(_ from: String, _ to: String, _ cancellation: Cancellation) throws(CloudError) {
+    func move(
+        _ from: String, _ to: String, began: (PartialUpload) throws(CloudError) -> Void, _ cancellation: Cancellation
+    ) throws(CloudError) {
         guard from != to else { throw .invalid("an object cannot be moved onto itself") }
         try Keys.check(from)
         try Keys.check(to)
