@@ -39,10 +39,10 @@ enum SwarmProgram {
             throw FlagError("--agents N is missing")
         }
         var options = try SwarmOptions(servers: server, agents: agents)
-        if let text = flags.value("enroll-token") {
+        if let text = flags.value("enroll-token") ?? getenv("CM_ENROLL_TOKEN").map({ String(cString: $0) }) {
             options.token = .init(text)
             guard options.token != nil else {
-                throw FlagError("--enroll-token must have the form cmt1.SECRET.FINGERPRINT")
+                throw FlagError("the enrollment token must have the form cmt1.SECRET.FINGERPRINT")
             }
         }
         options.pins = flags.values("pin")

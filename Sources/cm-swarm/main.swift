@@ -5,7 +5,7 @@ import Reactor
 
 let allowed: [Flag] = [
     .option("server", "URL[*WEIGHT][,…]", "the core, or several"),
-    .option("enroll-token", "T", "an enrollment token with enough uses"),
+    .option("enroll-token", "T", "an enrollment token with enough uses; else CM_ENROLL_TOKEN"),
     .option("pin", "FINGERPRINT", "the core's fingerprint; the token's own by default", repeated: true),
     .option("agents", "N", "how many agents, 1 to 1000000"),
     .option("duration", "S", "seconds until the report; without it, until SIGINT or SIGTERM"),

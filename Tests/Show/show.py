@@ -40,6 +40,28 @@ def folder(prefix="cm-show-"):
     return path
 
 
+def _held():
+    """Pids of the holders of commands and terminals below this proof's folders, and of what they run: the agents that
+    started them are gone, so nobody else ends them."""
+    parents, held = {}, set()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                parents[int(name)] = int(file.read().rsplit(")", 1)[1].split()[1])
+            with open(f"/proc/{name}/cmdline") as file:
+                words = file.read().split("\0")
+        except OSError:
+            continue
+        if words[1:2] == ["hold"] and any(words[2].startswith(path + "/") for path in _folders):
+            held.add(int(name))
+    for _ in range(len(parents)):
+        more = {pid for pid, parent in parents.items() if parent in held} - held
+        if not more:
+            break
+        held |= more
+    return held
+
+
 def _clean():
     for process in reversed(_processes):
         if process.poll() is None:
@@ -48,6 +70,11 @@ def _clean():
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 pass
+    for pid in _held():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
     for path in _folders:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -220,10 +247,8 @@ class Agent:
         log = open(self.data + ".log", "ab")
         arguments = [*self.under, program("cm-agent"), "run", "--server", self.core.url, "--data-dir", self.data,
                      "--pin", self.core.fingerprint, *self.flags]
-        if self.token:
-            arguments += ["--enroll-token", self.token]
         self.process = start(arguments, stdout=subprocess.PIPE, stderr=log,
-                             env={**os.environ, **self.environment, **(environment or {})})
+                             env={**os.environ, **secretly(self.token), **self.environment, **(environment or {})})
         self.events = Events(self.process)
         if wait:
             self.id = self.events.wait("online", seconds)["id"]
@@ -234,9 +259,14 @@ class Agent:
         self.process.wait(30)
 
 
+def secretly(token):
+    """An enrollment token for a program's environment: its arguments are for every user of the machine to read."""
+    return {"CM_ENROLL_TOKEN": token} if token else {}
+
+
 def swarm(core, agents, token, *flags):
-    return start([program("cm-swarm"), "--server", core.url, "--enroll-token", token, "--pin", core.fingerprint,
-                  "--agents", str(agents), *flags], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return start([program("cm-swarm"), "--server", core.url, "--pin", core.fingerprint, "--agents", str(agents), *flags],
+                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **secretly(token)})
 
 
 def status_kib(pid, field):
