@@ -152,6 +152,15 @@ final class ChannelsFixture: Sendable {
         agent.withLock { $0 = pid }
     }
 
+    /// They wait for their agent, which does not come back.
+    private func endHolders() {
+        for name in (try? Files.list("/proc")) ?? [] {
+            guard let pid = pid_t(name), let line = try? Files.read("/proc/\(pid)/cmdline", limit: 64 << 10) else { continue }
+            let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            if words.count > 2, words[1] == "hold", words[2].hasPrefix(agentDirectory + "/") { kill(pid, SIGKILL) }
+        }
+    }
+
     func killAgent() {
         let pid = agent.withLock { pid in
             defer { pid = 0 }
@@ -194,6 +203,7 @@ final class ChannelsFixture: Sendable {
         let deadline = monotonicNanoseconds() + 10_000_000_000
         while channels.count > 0, monotonicNanoseconds() < deadline { await Task.yield() }
         killAgent()
+        endHolders()
         await running.withLock { $0 }.stop()
     }
 
