@@ -336,15 +336,14 @@ final class ByteStream: Source {
         }
     }
 
-    /// Puts both behind what is in the cork buffer, which has room for them; the payload there.
-    @discardableResult @inline(__always)
-    private func cork(_ header: WebSocketFrameHeader, _ payload: RawSpan) -> UnsafeMutableRawBufferPointer {
+    /// Puts both behind what is in the cork buffer, which has room for them.
+    @inline(__always)
+    private func cork(_ header: WebSocketFrameHeader, _ payload: RawSpan) {
         let place = context.corkBuffer + context.corkCount
         for index in 0..<header.count { place.storeBytes(of: header.bytes[index], toByteOffset: index, as: UInt8.self) }
         payload.withUnsafeBytes {
             if let base = $0.baseAddress { memcpy(place + header.count, base, $0.count) }
         }
-        return UnsafeMutableRawBufferPointer(start: place + header.count, count: payload.byteCount)
     }
 
     /// For a whole answer, after which nothing follows for now: it need not be kept to the end of the turn.
@@ -361,14 +360,20 @@ final class ByteStream: Source {
     /// From here on a frame does not wait for the end of the turn: to gather it with others would only copy it once more.
     private static let largeFrame = 16 << 10
 
-    /// A large frame goes out at once where nothing is before it, by way of the loop's cork buffer. False: it must be queued.
-    private func sendLarge(_ header: WebSocketFrameHeader, _ payload: RawSpan, maskedWith key: UInt32?) -> Bool {
-        let count = header.count + payload.byteCount
+    /// A large frame, its payload in two parts, goes out at once where nothing is before it, by way of the loop's cork buffer.
+    /// False: it must be queued.
+    private func sendLarge(
+        _ header: WebSocketFrameHeader, _ head: RawSpan, _ payload: RawSpan, maskedWith key: UInt32?
+    ) -> Bool {
+        let count = header.count + head.byteCount + payload.byteCount
         guard payload.byteCount >= Self.largeFrame, count <= StreamLoop.corkCapacity, context.corkCount == 0, output.isEmpty,
             state.isDisjoint(with: [.closed, .blocked, .connecting, .handshaking]), tls?.pending.isEmpty ?? true
         else { return false }
-        let body = cork(header, payload)
-        if let key { Masking.apply(key, phase: 0, to: body) }
+        var place = context.corkBuffer
+        for index in 0..<header.count { place.storeBytes(of: header.bytes[index], toByteOffset: index, as: UInt8.self) }
+        place += header.count
+        copy(head, phase: 0, maskedWith: key, to: place)
+        copy(payload, phase: head.byteCount, maskedWith: key, to: place + head.byteCount)
         let bytes = UnsafeRawBufferPointer(start: context.corkBuffer, count: count)
         let sent = write(bytes)
         if writeError != 0 {
@@ -382,9 +387,19 @@ final class ByteStream: Source {
         return true
     }
 
+    private func copy(_ part: RawSpan, phase: Int, maskedWith key: UInt32?, to place: UnsafeMutableRawPointer) {
+        part.withUnsafeBytes {
+            if let key {
+                Masking.copy(key, phase: phase, from: $0, to: place)
+            } else if let base = $0.baseAddress {
+                memcpy(place, base, $0.count)
+            }
+        }
+    }
+
     private func sendParts(_ header: WebSocketFrameHeader, _ payload: RawSpan) {
         if isCorked { flushCork() }
-        guard !sendLarge(header, payload, maskedWith: nil) else { return }
+        guard !sendLarge(header, RawSpan(), payload, maskedWith: nil) else { return }
         if !isClosed, !isCorked { output.reserve(header.count + payload.byteCount) }
         send(header.bytes.span.bytes.extracting(0..<header.count))
         send(payload)
@@ -392,12 +407,18 @@ final class ByteStream: Source {
 
     /// Like `send(header:payload:)`, the payload masked with `key` on its way (a client's frame).
     func send(header: WebSocketFrameHeader, payload: RawSpan, maskedWith key: UInt32) {
+        send(header: header, head: RawSpan(), body: payload, maskedWith: key)
+    }
+
+    /// A frame whose payload is `head` and then `body`, which is large, without joining them first.
+    func send(header: WebSocketFrameHeader, head: RawSpan, body: RawSpan, maskedWith key: UInt32?) {
         guard state.isDisjoint(with: [.closed]) else { return }
         if isCorked { flushCork() }
-        guard !isClosed, !sendLarge(header, payload, maskedWith: key) else { return }
+        guard !isClosed, !sendLarge(header, head, body, maskedWith: key) else { return }
         output.append(header.bytes.span.bytes.extracting(0..<header.count))
-        output.append(payload)
-        output.withLast(payload.byteCount) { Masking.apply(key, phase: 0, to: $0) }
+        output.append(head)
+        output.append(body)
+        if let key { output.withLast(head.byteCount + body.byteCount) { Masking.apply(key, phase: 0, to: $0) } }
         outputGrew()
     }
 

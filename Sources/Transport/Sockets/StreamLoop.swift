@@ -1,3 +1,4 @@
+import Crypto
 import Glibc
 import Reactor
 
@@ -124,12 +125,11 @@ final class StreamLoop {
         if !dirty.isEmpty { loop.post {} }
     }
 
-    /// A masking key for one frame: unpredictable (RFC 6455 §10.3), drawn from the kernel in batches.
+    /// A masking key for one frame: unpredictable (RFC 6455 §10.3), drawn in batches without a call into the kernel for each.
     func nextMask() -> UInt32 {
         if masks.isEmpty {
-            var generator = SystemRandomNumberGenerator()
             for _ in 0..<128 {
-                let word: UInt64 = generator.next()
+                let word = Random.uint64()
                 masks.append(UInt32(truncatingIfNeeded: word))
                 masks.append(UInt32(truncatingIfNeeded: word >> 32))
             }

@@ -101,6 +101,17 @@ public final class WebSocketConnection: StreamHandler {
     @discardableResult
     public func send(text: String) -> Bool { send(text.utf8Span.span.bytes, isText: true) }
 
+    /// Sends one binary message, `head` and then `body`, without joining them first: for a large `body`.
+    @discardableResult
+    public func send(_ head: RawSpan, _ body: RawSpan) -> Bool {
+        guard state == .open else { return false }
+        let key = role == .server ? nil : stream.shared.nextMask()
+        stream.send(
+            header: WebSocketFrameHeader(opcode: .binary, final: true, payload: head.byteCount + body.byteCount, mask: key),
+            head: head, body: body, maskedWith: key)
+        return !stream.isClosed
+    }
+
     /// A message in fragments: pings and pongs may go between them, other messages may not.
     @discardableResult
     public func sendFragment(_ part: RawSpan, isText: Bool, isFirst: Bool, isLast: Bool) -> Bool {

@@ -116,6 +116,8 @@ struct WebSocketInputStateMachine {
             phase = 0
             inPayload = true
             offset = payload
+            // Where half of it is there already: a promise alone costs no memory.
+            if assembled.isEmpty, UInt64(available - headerCount) * 2 >= length { assembled.reserveCapacity(Int(length)) }
         }
     }
 
