@@ -35,12 +35,22 @@ public protocol FileExecutor: AnyObject {
 
 /// A piece of what a pull sends, at most `WireLimits.transferDataBytes`.
 public struct FileChunk: Sendable {
-    public var bytes: [UInt8]
-    /// Of the whole, with the last piece.
-    public var digest: SHA256.Digest?
+    /// What the real executor makes of a file, whole pages. One message is with all its headers four records of TLS and one
+    /// segment of loopback: with 64 KiB the core wakes for the first part of a message and copies it aside until the rest comes.
+    static let fullBytes = 60 << 10
 
-    public init(bytes: [UInt8], digest: SHA256.Digest? = nil) {
-        self.bytes = bytes
+    /// Pieces that were read at once share these.
+    public let storage: [UInt8]
+    /// The piece in `storage`.
+    public let range: Range<Int>
+    /// Of the whole, with the last piece.
+    public let digest: SHA256.Digest?
+
+    public init(bytes: [UInt8], digest: SHA256.Digest? = nil) { self.init(in: bytes, bytes.indices, digest: digest) }
+
+    init(in storage: [UInt8], _ range: Range<Int>, digest: SHA256.Digest?) {
+        self.storage = storage
+        self.range = range
         self.digest = digest
     }
 }

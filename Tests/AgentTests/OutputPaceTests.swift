@@ -7,10 +7,10 @@ import Testing
 
     @Test func aTurnHasAnEndAndNobodyWaits() {
         var pace = OutputPaceStateMachine()
-        #expect(pace.allowance(at: 5 * second) == OutputPaceStateMachine.turnBytes)
+        #expect(pace.allowance(at: 5 * second) == OutputPaceStateMachine.longTurnBytes)
         let pauses = pace.spent(at: 5 * second)
         #expect(!pauses)
-        #expect(pace.allowance(at: 5 * second) == OutputPaceStateMachine.turnBytes)
+        #expect(pace.allowance(at: 5 * second) == OutputPaceStateMachine.longTurnBytes)
     }
 
     @Test func besideAKeystrokeThereIsAPause() {
@@ -31,6 +31,8 @@ import Testing
         pace.typed(at: 5 * second)
         let before = pace.spent(at: 7 * second - 1)
         pace.resume()
+        #expect(pace.allowance(at: 7 * second - 1) == OutputPaceStateMachine.turnBytes)
+        #expect(pace.allowance(at: 7 * second) == OutputPaceStateMachine.longTurnBytes)
         let after = pace.spent(at: 7 * second)
         #expect(before && !after)
     }

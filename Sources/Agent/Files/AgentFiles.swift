@@ -14,7 +14,7 @@ public final class AgentFiles: FileExecutor {
     static let openBytes: UInt64 = 64 << 20
     private static let grantBytes: UInt64 = 512 << 10
     /// A pull reads so many pieces ahead.
-    private static let aheadPieces = 8
+    private static let aheadPieces = 12
     /// What nobody asked for since is removed, with what it has beside its target.
     static let keptSeconds: UInt64 = 7 * 86_400
     private static let requestsAtOnce = 16
@@ -267,7 +267,7 @@ public final class AgentFiles: FileExecutor {
     // MARK: Pull
 
     public func next(_ id: TransferID, limit: UInt64) -> FileChunk? {
-        guard let transfer = transfers[id], let first = transfer.pieces.first, first.bytes.count <= limit else { return nil }
+        guard let transfer = transfers[id], let first = transfer.pieces.first, first.range.count <= limit else { return nil }
         let piece = transfer.pieces.removeFirst()
         readAhead(id, transfer)
         return piece
@@ -275,7 +275,7 @@ public final class AgentFiles: FileExecutor {
 
     private func readAhead(_ id: TransferID, _ transfer: Transfer) {
         guard let outgoing = transfer.outgoing, !transfer.isReading, !transfer.hasAll, !transfer.isOver,
-            transfer.pieces.count <= Self.aheadPieces / 2
+            transfer.pieces.count <= Self.aheadPieces / 3
         else { return }
         transfer.isReading = true
         let count = Self.aheadPieces - transfer.pieces.count

@@ -27,9 +27,15 @@ final class OutgoingFile: Outgoing {
     private let file: Descriptor
     private let size: UInt64
 
+    /// So much is read at once.
+    private static let readBytes = 4 * FileChunk.fullBytes
+
     private struct Position {
         var hash: SHA256
         var offset: UInt64
+        /// What was read and, from `taken` on, is not in a piece yet.
+        var read: [UInt8] = []
+        var taken = 0
         /// Hashes at the ends of pieces that the core has not for good yet.
         var states: [(offset: UInt64, hash: SHA256)] = []
     }
@@ -96,13 +102,20 @@ final class OutgoingFile: Outgoing {
     func next() throws(FileFailure) -> FileChunk {
         do throws(SystemError) {
             return try position.withLock { (position) throws(SystemError) in
-                let wanted = Int(min(UInt64(WireLimits.transferDataBytes), size - position.offset))
-                let bytes = wanted == 0 ? [] : try file.bytes(at: position.offset, count: wanted)
-                guard bytes.count == wanted else { throw SystemError("read", order.path, code: ESTALE) }
-                position.hash.update(bytes.span.bytes)
-                position.offset += UInt64(bytes.count)
+                if position.read.isEmpty {
+                    let wanted = Int(min(UInt64(Self.readBytes), size - position.offset))
+                    position.read = wanted == 0 ? [] : try file.bytes(at: position.offset, count: wanted)
+                    guard position.read.count == wanted else { throw SystemError("read", order.path, code: ESTALE) }
+                }
+                let read = position.read
+                let range = position.taken..<min(position.taken + FileChunk.fullBytes, read.count)
+                position.hash.update(read.span.bytes.extracting(range))
+                position.offset += UInt64(range.count)
                 position.states.append((position.offset, position.hash))
-                return FileChunk(bytes: bytes, digest: position.offset == size ? position.hash.digest : nil)
+                let piece = FileChunk(in: read, range, digest: position.offset == size ? position.hash.digest : nil)
+                position.taken = range.upperBound
+                if position.taken == read.count { (position.read, position.taken) = ([], 0) }
+                return piece
             }
         } catch {
             if error.code == ESTALE { throw FileFailure("file-changed", "\(order.path) became shorter while it was read") }

@@ -59,21 +59,37 @@ extension AgentSession: FileObserver {
         pumpSoon()
     }
 
-    /// Writes the next piece of a pull, each transfer in turn. False: there is none that may go now.
-    func writeNextPiece() -> Bool {
-        guard let fileExecutor else { return false }
+    /// Sends the next piece of a pull, each transfer in turn, and says how many bytes that were. 0: there is none that may go now.
+    func sendNextPiece() -> Int {
+        guard let fileExecutor else { return 0 }
         while let id = sending.first {
             sending.removeFirst()
             guard let room = transfers.room(id), let piece = fileExecutor.next(id, limit: room.count) else { continue }
-            if !piece.bytes.isEmpty { transfers.send(id, piece.bytes.span.bytes, to: &writer) }
-            if let digest = piece.digest {
-                transfers.sentAll(id, digest, to: &writer)
-            } else {
+            if !piece.range.isEmpty { send(piece, of: id) }
+            guard let digest = piece.digest else {
                 sending.append(id)
+                return piece.range.count
             }
-            return true
+            write { transfers.sentAll(id, digest, to: &$0) }
+            writer.reset()
+            return piece.range.count + FrameHeader.byteCount
         }
-        return false
+        return 0
+    }
+
+    private func send(_ piece: FileChunk, of id: TransferID) {
+        let bytes = piece.storage.span.bytes.extracting(piece.range)
+        writer.reset()
+        guard seal == nil, let socket else {
+            transfers.send(id, bytes, to: &writer)
+            send(&writer)
+            return writer.reset()
+        }
+        transfers.sendHead(id, bytes.byteCount, to: &writer)
+        killPoint("agent.send.before")
+        socket.send(writer.bytes.span.bytes, bytes)
+        killPoint("agent.send.after")
+        writer.reset()
     }
 
     public func fileReady(_ transfer: TransferID, at offset: UInt64, _ ready: TransferReady) {

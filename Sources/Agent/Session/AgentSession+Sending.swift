@@ -85,14 +85,16 @@ extension AgentSession: ExecutorObserver {
                     channels.sent(piece, count)
                     // Most executions end with this piece: their exit shares the message.
                     _ = channels.writeControl(to: &writer)
+                    left -= writer.bytes.count
                 } else if writer.bytes.isEmpty {
                     // Files go when nothing else wants to: a message of its own, because its bound is one piece.
-                    hasOutput = writeNextPiece()
+                    let count = sendNextPiece()
+                    hasOutput = count > 0
+                    left -= count
                 }
-                if hasOutput { left -= writer.bytes.count }
             }
             // After a message of control frames alone it is the turn of what waits behind them.
-            let isSomething = !writer.bytes.isEmpty
+            let isSomething = hasOutput || !writer.bytes.isEmpty
             send(&writer)
             guard isSomething || !isComplete, self.socket === socket else { break }
             if hasOutput, left <= 0 {

@@ -1,10 +1,12 @@
 import AgentProtocol
 
 /// How much output of commands, and of files, may go in one turn of the loop, so that what somebody types, and its echo, finds the loop
-/// and the processor free. While nobody types a turn just has an end; beside a keystroke there is a pause between two
-/// turns as well, which still leaves some 30 MB a second.
+/// and the processor free. While nobody types a turn is larger and just has an end; beside a keystroke there is a pause between
+/// two turns as well, which still leaves some 30 MB a second.
 struct OutputPaceStateMachine {
     static let turnBytes = 3 * WireLimits.dataBytes
+    /// While nobody types: a quarter of a millisecond.
+    static let longTurnBytes = 256 << 10
     static let pauseMilliseconds: UInt64 = 1
     /// So long after a keystroke.
     static let typingNanoseconds: UInt64 = 2_000_000_000
@@ -16,7 +18,7 @@ struct OutputPaceStateMachine {
     mutating func typed(at now: UInt64) { typedUntil = now + Self.typingNanoseconds }
 
     /// Bytes that may go now; 0 in a pause, whose end somebody waits for.
-    func allowance(at now: UInt64) -> Int { now < pausedUntil ? 0 : Self.turnBytes }
+    func allowance(at now: UInt64) -> Int { now < pausedUntil ? 0 : now < typedUntil ? Self.turnBytes : Self.longTurnBytes }
 
     /// The allowance has been used. True: a pause begins; false: the next turn may go on.
     mutating func spent(at now: UInt64) -> Bool {

@@ -181,6 +181,14 @@ public struct AgentTransfersStateMachine: Sendable {
         transfers[index].flow = .sending(flow)
     }
 
+    /// The same without the bytes: whoever sends puts `count` of them behind what was written.
+    public mutating func sendHead(_ id: TransferID, _ count: Int, to writer: inout FrameWriter) {
+        guard let index = index(id), case .sending(var flow) = transfers[index].flow else { return }
+        writer.head(.transferData, channel: transfers[index].number, offset: flow.sent, payload: count)
+        flow.send(count)
+        transfers[index].flow = .sending(flow)
+    }
+
     /// Pull: everything has been sent.
     public mutating func sentAll(_ id: TransferID, _ digest: SHA256.Digest, to writer: inout FrameWriter) {
         guard let index = index(id), case .sending(let flow) = transfers[index].flow, !flow.hasEnded else { return }

@@ -26,8 +26,16 @@ public struct FrameWriter: ~Copyable {
     }
 
     /// Writes the length of what followed `begin` into its header.
-    public mutating func end() {
-        var length = UInt32(truncatingIfNeeded: bytes.count - frameStart - FrameHeader.byteCount)
+    public mutating func end() { end(payload: bytes.count - frameStart - FrameHeader.byteCount) }
+
+    /// The header of a frame whose `payload` bytes are sent behind it without coming in here.
+    mutating func head(_ kind: FrameKind, channel: UInt32, offset: UInt64, payload: Int) {
+        begin(kind, channel: channel, offset: offset)
+        end(payload: payload)
+    }
+
+    private mutating func end(payload: Int) {
+        var length = UInt32(truncatingIfNeeded: payload)
         for index in 0..<4 {
             bytes[frameStart + 16 + index] = UInt8(truncatingIfNeeded: length)
             length >>= 8
