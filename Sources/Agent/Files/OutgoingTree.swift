@@ -65,7 +65,7 @@ final class OutgoingTree: Outgoing {
         try state.withLock { (state) throws in
             while state.skip > 0 {
                 // Pieces end where they did before.
-                let (bytes, isLast) = try state.walk.piece(limit: FileChunk.fullBytes)
+                let (bytes, isLast) = try state.walk.piece(limit: WireLimits.transferDataBytes)
                 guard !bytes.isEmpty, UInt64(bytes.count) <= state.skip, !isLast || UInt64(bytes.count) == state.skip else {
                     throw FileFailure("file-changed", "\(order.path) is another tree than that of which the core has a part")
                 }
@@ -79,7 +79,7 @@ final class OutgoingTree: Outgoing {
     func next() throws(FileFailure) -> FileChunk {
         try roots.about(order.path) {
             try state.withLock { (state) throws in
-                let (bytes, isLast) = try state.walk.piece(limit: FileChunk.fullBytes)
+                let (bytes, isLast) = try state.walk.piece(limit: WireLimits.transferDataBytes)
                 state.hash.update(bytes.span.bytes)
                 state.offset += UInt64(bytes.count)
                 guard state.offset <= order.size else {
