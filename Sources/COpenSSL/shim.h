@@ -12,6 +12,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/kdf.h>
+#include <openssl/md5.h>
 #include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -33,6 +34,9 @@ static inline void cm_sha256_update(SHA256_CTX *state, const void *bytes, size_t
 static inline void cm_sha256_finish(SHA256_CTX *state, void *digest32) {
     SHA256_Final((unsigned char *)digest32, state);
 }
+static inline void cm_md5_begin(MD5_CTX *state) { MD5_Init(state); }
+static inline void cm_md5_update(MD5_CTX *state, const void *bytes, size_t count) { MD5_Update(state, bytes, count); }
+static inline void cm_md5_finish(MD5_CTX *state, void *digest16) { MD5_Final((unsigned char *)digest16, state); }
 /// The running state in a form that outlives the process and the machine: eight words and the count of bytes, both
 /// big-endian, then the bytes that do not fill a block yet. 40 to 103 bytes; returns how many.
 static inline size_t cm_sha256_export(const SHA256_CTX *state, unsigned char *output103) {

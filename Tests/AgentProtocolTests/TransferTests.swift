@@ -44,7 +44,7 @@ import Testing
         for request: FileRequest in [
             .status(path: "/a", follows: false), .list(path: "/", after: "b", limit: 17),
             .makeDirectory(path: "/c", parents: true, mode: 0o700), .rename(path: "/d", target: "/e", replaces: true),
-            .remove(path: "/f", recursive: true),
+            .remove(path: "/f", recursive: true), .hash(path: "/g", .md5), .hash(path: "/h", .sha256),
         ] {
             #expect(try FileRequest(reading: request.payload.span.bytes) == request)
         }
@@ -52,6 +52,12 @@ import Testing
             name: "x\u{1}", kind: .link, size: 9, mode: 0o777, modified: -4, owner: 1, group: .max, target: "y")
         let answer = FileAnswer(entries: [entry], hasMore: true)
         #expect(try FileAnswer(reading: answer.payload.span.bytes) == answer)
+        let hashed = FileAnswer(entries: [entry], hash: "00ff")
+        #expect(try FileAnswer(reading: hashed.payload.span.bytes) == hashed)
+        for unknown in ["\"sha1\"", "\"\""] {
+            let request = Array(#"{"do":"hash","path":"/a","algorithm":\#(unknown)}"#.utf8)
+            #expect(throws: WireError.self) { _ = try FileRequest(reading: request.span.bytes) }
+        }
         let failed = FileAnswer(failure: FileFailure("path-denied", "no"))
         #expect(try FileAnswer(reading: failed.payload.span.bytes) == failed)
     }

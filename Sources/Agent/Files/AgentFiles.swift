@@ -29,6 +29,8 @@ public final class AgentFiles: FileExecutor {
     private let pool: BlockingPool
     private let marks: BlockingPool
     private let browsing: BlockingPool
+    /// Hashes take as long as their files are; who looks at a directory does not wait for them.
+    private let hashing = BlockingPool(name: "file-hashes", threads: 2, queue: 32)
     private var transfers: [TransferID: Transfer] = [:]
     private var known: Set<TransferID>
     private var requests = 0
@@ -339,7 +341,8 @@ public final class AgentFiles: FileExecutor {
 
     public func request(_ number: UInt64, _ request: FileRequest) {
         let roots = roots
-        let isTaken = requests < Self.requestsAtOnce && browsing.submit { [me] in
+        let pool = if case .hash = request { hashing } else { browsing }
+        let isTaken = requests < Self.requestsAtOnce && pool.submit { [me] in
             let answer: FileAnswer
             do throws(FileFailure) { answer = try FileBrowsing.answer(request, roots) } catch {
                 answer = FileAnswer(failure: error)

@@ -17,6 +17,7 @@ enum FileBrowsing {
         case .makeDirectory(let path, let parents, let mode): try make(path, parents: parents, mode: mode, roots)
         case .rename(let path, let target, let replaces): try rename(path, target, replaces: replaces, roots)
         case .remove(let path, let recursive): try remove(path, recursive: recursive, roots)
+        case .hash(let path, let algorithm): return try FileHashing.answer(path, algorithm, roots)
         }
         return FileAnswer()
     }

@@ -270,7 +270,7 @@ public final class AgentSession {
             }
         }
         if terminalExecutor == nil { presented.features.removeAll { $0 == Feature.terminal } }
-        if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file || $0 == Feature.fileURL } }
+        if fileExecutor == nil { presented.features.removeAll { $0 == Feature.file || $0 == Feature.fileURL || $0 == Feature.fileHash } }
         if privateFiles == nil { presented.features.removeAll { $0 == Feature.privateFile } }
         if upgradeExecutor == nil { presented.features.removeAll { $0 == Feature.upgrade } }
         presented.features.removeAll { options.withheldFeatures.contains($0) }

@@ -70,7 +70,9 @@ public enum Feature {
     public static let upgrade = "upgrade"
     /// Transfers whose far end is an HTTPS URL: an order with `url`. Only together with `file`.
     public static let fileURL = "file-url"
-    public static let all = [execution, beatMeasures, terminal, file, privateFile, secretEnvironment, upgrade, fileURL]
+    /// File requests for the hash of a file. Only together with `file`.
+    public static let fileHash = "file-hash"
+    public static let all = [execution, beatMeasures, terminal, file, privateFile, secretEnvironment, upgrade, fileURL, fileHash]
 }
 
 /// How a connection is tied to the handshake on it, as its owner found it.

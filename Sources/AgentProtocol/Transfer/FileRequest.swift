@@ -10,6 +10,8 @@ public enum FileRequest: Sendable, Equatable {
     case rename(path: String, target: String, replaces: Bool)
     /// A file, link or empty directory; a whole directory with `recursive`.
     case remove(path: String, recursive: Bool)
+    /// The hash of a file's content. Needs `Feature.fileHash`.
+    case hash(path: String, FileHash)
 
     public static let maximumEntries = 1_000
 
@@ -40,6 +42,10 @@ public enum FileRequest: Sendable, Equatable {
                 $0.field("do", "remove")
                 $0.field("path", path)
                 $0.field("recursive", recursive)
+            case .hash(let path, let algorithm):
+                $0.field("do", "hash")
+                $0.field("path", path)
+                $0.field("algorithm", algorithm.rawValue)
             }
         }
         return writer.finish()
@@ -50,6 +56,7 @@ public enum FileRequest: Sendable, Equatable {
             var (word, path, target, after) = ("", "", "", "")
             var (follows, parents, replaces, recursive) = (true, false, false, false)
             var (limit, mode) = (Self.maximumEntries, 0o755)
+            var algorithm: FileHash?
             try reader.object { key, reader throws(JSONError) in
                 if key.is("do") {
                     word = try reader.text(atMost: 32)
@@ -71,6 +78,8 @@ public enum FileRequest: Sendable, Equatable {
                     limit = try reader.integer(in: 1...Self.maximumEntries)
                 } else if key.is("mode") {
                     mode = try reader.integer(in: 0...0o7777)
+                } else if key.is("algorithm") {
+                    algorithm = FileHash(rawValue: try reader.text(atMost: 16))
                 }
             }
             switch word {
@@ -79,10 +88,18 @@ public enum FileRequest: Sendable, Equatable {
             case "make-directory": return .makeDirectory(path: path, parents: parents, mode: UInt16(mode))
             case "rename": return .rename(path: path, target: target, replaces: replaces)
             case "remove": return .remove(path: path, recursive: recursive)
+            case "hash":
+                guard let algorithm else { throw reader.fail("an unknown hash") }
+                return .hash(path: path, algorithm)
             default: throw reader.fail("'\(word)' is nothing that can be done with a file")
             }
         }
     }
+}
+
+/// What a client hashes a file with. MD5 proves nothing: it is what object stores tell of what they have.
+public enum FileHash: String, Sendable, CaseIterable {
+    case sha256, md5
 }
 
 /// One thing in a client's file system.
@@ -122,11 +139,14 @@ public struct FileAnswer: Sendable, Equatable {
     public var entries: [FileEntry]
     /// More follow after the last of these.
     public var hasMore: Bool
+    /// In lower-case hexadecimal digits; the entry is the file as it was hashed.
+    public var hash: String?
 
-    public init(failure: FileFailure? = nil, entries: [FileEntry] = [], hasMore: Bool = false) {
+    public init(failure: FileFailure? = nil, entries: [FileEntry] = [], hasMore: Bool = false, hash: String? = nil) {
         self.failure = failure
         self.entries = entries
         self.hasMore = hasMore
+        self.hash = hash
     }
 
     /// Entries that do not fit are left for the next request.
@@ -157,6 +177,7 @@ public struct FileAnswer: Sendable, Equatable {
                 }
             }
             writer.field("has_more", hasMore || isCut)
+            writer.field("hash", ifPresent: hash)
         }
         return writer.finish()
     }
@@ -173,6 +194,8 @@ public struct FileAnswer: Sendable, Equatable {
                     message = try reader.text(atMost: 3 * WireLimits.refusalTextBytes)
                 } else if key.is("has_more") {
                     answer.hasMore = try reader.bool()
+                } else if key.is("hash") {
+                    answer.hash = try reader.text(atMost: 128)
                 } else if key.is("entries") {
                     try reader.array { reader throws(JSONError) in
                         guard answer.entries.count < FileRequest.maximumEntries else { throw reader.fail("too many entries") }

@@ -135,7 +135,7 @@ extension AgentConnection {
         let link = AgentLink(
             client: client.client, epoch: client.epoch, address: address,
             hasTerminals: proved.features.contains(Feature.terminal), hasFiles: proved.features.contains(Feature.file),
-            hasURLTransfers: proved.features.contains(Feature.fileURL),
+            hasURLTransfers: proved.features.contains(Feature.fileURL), hasFileHashes: proved.features.contains(Feature.fileHash),
             hasPrivateFiles: proved.features.contains(Feature.privateFile),
             hasSecretEnvironment: proved.features.contains(Feature.secretEnvironment),
             hasUpgrades: proved.features.contains(Feature.upgrade), connection: Confined(self, on: home.loop))

@@ -52,7 +52,7 @@ public final class AgentEndpoint: Sendable {
     /// What this core can do beside commands.
     var features: [String] {
         Feature.all.filter {
-            ($0 != Feature.terminal || terminals != nil) && (($0 != Feature.file && $0 != Feature.fileURL) || transfers != nil)
+            ($0 != Feature.terminal || terminals != nil) && (![Feature.file, Feature.fileURL, Feature.fileHash].contains($0) || transfers != nil)
                 && ($0 != Feature.upgrade || upgrades != nil)
         }
     }

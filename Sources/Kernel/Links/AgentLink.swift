@@ -14,6 +14,8 @@ public final class AgentLink: Sendable {
     let hasFiles: Bool
     /// The agent moves them between its machine and a URL.
     let hasURLTransfers: Bool
+    /// The agent tells the hash of a file.
+    let hasFileHashes: Bool
     /// The agent keeps private files.
     let hasPrivateFiles: Bool
     /// The agent takes orders with secret variables.
@@ -26,13 +28,14 @@ public final class AgentLink: Sendable {
 
     init(
         client: ClientID, epoch: UInt64, address: String, hasTerminals: Bool = false, hasFiles: Bool = false,
-        hasURLTransfers: Bool = false, hasPrivateFiles: Bool = false, hasSecretEnvironment: Bool = false,
+        hasURLTransfers: Bool = false, hasFileHashes: Bool = false, hasPrivateFiles: Bool = false, hasSecretEnvironment: Bool = false,
         hasUpgrades: Bool = false,
         connection: Confined<AgentConnection>? = nil
     ) {
         self.hasTerminals = hasTerminals
         self.hasFiles = hasFiles
         self.hasURLTransfers = hasFiles && hasURLTransfers
+        self.hasFileHashes = hasFiles && hasFileHashes
         self.hasPrivateFiles = hasPrivateFiles
         self.hasSecretEnvironment = hasSecretEnvironment
         self.hasUpgrades = hasUpgrades

@@ -4,6 +4,8 @@ import Reactor
 
 extension Transfers {
     private static let requestMilliseconds: UInt64 = 30_000
+    /// A little longer than the agent takes at most.
+    private static let hashMilliseconds: UInt64 = 630_000
 
     /// Asks a client about its files. The caller has checked that the principal may look there.
     /// - Throws: 404 `path-not-found`, 403 `path-not-allowed`, …: what the agent says (Docs/errors.md); 409
@@ -14,8 +16,14 @@ extension Transfers {
             throw .conflict("client-offline", "client \(client) is not connected")
         }
         guard link.hasFiles else { throw Self.unsupported(client) }
+        var milliseconds = Self.requestMilliseconds
+        if case .hash = request {
+            guard link.hasFileHashes else { throw Self.hashUnsupported(client) }
+            milliseconds = Self.hashMilliseconds
+        }
+        let longest = milliseconds
         let answer: FileAnswer = await withCheckedContinuation { continuation in
-            link.reach { $0.ask(request, milliseconds: Self.requestMilliseconds, continuation) }
+            link.reach { $0.ask(request, milliseconds: longest, continuation) }
         }
         if let failure = answer.failure { throw Problem(failure) }
         return answer
@@ -37,9 +45,13 @@ extension Transfers {
         }
     }
 
+    private static func hashUnsupported(_ client: ClientID) -> Problem {
+        .conflict("hash-unsupported", "the agent of client \(client) tells no hashes of files; install a newer one")
+    }
+
     private static func validate(_ request: FileRequest) throws(Problem) {
         switch request {
-        case .status(let path, _), .list(let path, _, _), .makeDirectory(let path, _, _), .remove(let path, _):
+        case .status(let path, _), .list(let path, _, _), .makeDirectory(let path, _, _), .remove(let path, _), .hash(let path, _):
             try FilePaths.validate(path, pointer: "/path")
         case .rename(let path, let target, _):
             try FilePaths.validate(path, pointer: "/path")
@@ -50,7 +62,7 @@ extension Transfers {
     private static func audited(_ request: FileRequest) -> (String, JSONObject) {
         switch request {
         case .status(let path, _): ("file.look", ["path": .string(path)])
-        case .list(let path, _, _): ("file.look", ["path": .string(path)])
+        case .list(let path, _, _), .hash(let path, _): ("file.look", ["path": .string(path)])
         case .makeDirectory(let path, _, _): ("file.make-directory", ["path": .string(path)])
         case .rename(let path, let target, _): ("file.rename", ["path": .string(path), "target": .string(target)])
         case .remove(let path, let recursive): ("file.delete", ["path": .string(path), "recursive": .bool(recursive)])

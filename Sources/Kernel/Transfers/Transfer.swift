@@ -10,6 +10,7 @@ public typealias LinkPolicy = AgentProtocol.LinkPolicy
 public typealias FileRequest = AgentProtocol.FileRequest
 public typealias FileEntry = AgentProtocol.FileEntry
 public typealias FileAnswer = AgentProtocol.FileAnswer
+public typealias FileHash = AgentProtocol.FileHash
 
 /// One file or tree between the store and one client, as of one moment.
 public struct Transfer: Sendable, Equatable {

@@ -347,6 +347,40 @@ import Testing
         }
     }
 
+    @Test(.timeLimit(.minutes(2))) func aClientTellsTheHashOfAFile() async throws {
+        try await ChannelsFixture.run { fixture in
+            let place = try Self.place(fixture)
+            let client = try await fixture.client()
+            let transfers = fixture.kernel.transfers
+            // More than one piece, and nothing.
+            let content = Self.pattern(700_001)
+            try AtomicFile.write(content, to: place + "/one")
+            try AtomicFile.write([], to: place + "/empty")
+            let answer = try await transfers.look(.hash(path: place + "/one", .sha256), on: client)
+            #expect(answer.hash == SHA256.digest(content).hex && answer.entries.first?.size == 700_001)
+            let empty = try await transfers.look(.hash(path: place + "/empty", .md5), on: client)
+            #expect(empty.hash == "d41d8cd98f00b204e9800998ecf8427e")
+            try AtomicFile.write(Array("abc".utf8), to: place + "/abc")
+            #expect(try await transfers.look(.hash(path: place + "/abc", .md5), on: client).hash == "900150983cd24fb0d6963f7d28e17f72")
+            for (path, code) in [(place, "path-is-directory"), ("/dev/null", "path-not-a-file"), ("/proc/self/status", "path-not-allowed"), (place + "/no", "path-not-found")] {
+                do throws(Problem) {
+                    _ = try await transfers.look(.hash(path: path, .sha256), on: client)
+                    Issue.record("\(path) was hashed")
+                } catch { #expect(error.code == code) }
+            }
+        }
+    }
+
+    @Test(.timeLimit(.minutes(1))) func anAgentThatTellsNoHashesIsNotAskedForThem() async throws {
+        try await ChannelsFixture.run(isSimulated: true, withheld: [Feature.fileHash]) { fixture in
+            let client = try await fixture.client()
+            do throws(Problem) {
+                _ = try await fixture.kernel.transfers.look(.hash(path: "/a", .sha256), on: client)
+                Issue.record("it was asked")
+            } catch { #expect(error.code == "hash-unsupported" && error.status == 409) }
+        }
+    }
+
     @Test(.timeLimit(.minutes(2))) func settingsBoundWhatRunsAndWhatIsKept() async throws {
         try await ChannelsFixture.run { fixture in
             let kernel = fixture.kernel
