@@ -442,7 +442,7 @@ pub struct cm_store {
     pub blob_remove: Option<unsafe extern "C" fn(*mut cm_host_context, cm_text, *mut cm_error) -> i32>,
 }
 
-// cm.files/1 (files): the managed store, and transfers between it and clients
+// cm.files/1 (files): the managed store, transfers between it and clients, and what clients have
 
 pub const CM_INTERFACE_FILES: &str = "cm.files/1";
 
@@ -452,6 +452,14 @@ pub struct cm_transfer_callbacks {
     pub head: cm_head,
     pub progress: Option<unsafe extern "C" fn(*mut c_void, u64, cm_text)>,
     pub ended: Option<unsafe extern "C" fn(*mut c_void, u64, cm_text)>,
+    pub destroy: Option<unsafe extern "C" fn(*mut c_void)>,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cm_client_file_callbacks {
+    pub head: cm_head,
+    pub done: Option<unsafe extern "C" fn(*mut c_void, i32, cm_text)>,
     pub destroy: Option<unsafe extern "C" fn(*mut c_void)>,
 }
 
@@ -476,6 +484,12 @@ pub struct cm_files {
     pub transfer_watch: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *const cm_transfer_callbacks, *mut c_void, *mut u64, *mut cm_error) -> i32>,
     pub transfer_unwatch: Option<unsafe extern "C" fn(*mut cm_host_context, u64) -> i32>,
     pub transfer_cancel: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, *mut cm_error) -> i32>,
+    pub client_list: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, cm_text, u32, *const cm_client_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+    pub client_status: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, *const cm_client_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+    pub client_hash: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, cm_text, *const cm_client_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+    pub client_make_directory: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, u32, *const cm_client_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+    pub client_rename: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, cm_text, u32, *const cm_client_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
+    pub client_remove: Option<unsafe extern "C" fn(*mut cm_host_context, u64, cm_text, cm_text, u32, *const cm_client_file_callbacks, *mut c_void, *mut cm_error) -> i32>,
 }
 
 // cm.enrollment/1 (enrollment): what it takes to bring an agent to a machine
@@ -603,7 +617,8 @@ const _: () = assert!(std::mem::size_of::<cm_audit>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_metrics>() == 32);
 const _: () = assert!(std::mem::size_of::<cm_executor>() == 56);
 const _: () = assert!(std::mem::size_of::<cm_transfer_callbacks>() == 32);
-const _: () = assert!(std::mem::size_of::<cm_files>() == 144);
+const _: () = assert!(std::mem::size_of::<cm_client_file_callbacks>() == 24);
+const _: () = assert!(std::mem::size_of::<cm_files>() == 192);
 const _: () = assert!(std::mem::size_of::<cm_enrollment>() == 48);
 const _: () = assert!(std::mem::size_of::<cm_private_file_callbacks>() == 24);
 const _: () = assert!(std::mem::size_of::<cm_private_files>() == 32);

@@ -93,7 +93,10 @@ final class PlayedTables: Sendable {
                 seal: filesSeal, release: filesRelease, discard: filesDiscard, get: filesGet, list: filesList,
                 open: filesOpen, read: filesRead, close: filesClose, remove: filesRemove,
                 transfer_start: filesTransferStart, transfer_watch: filesTransferWatch,
-                transfer_unwatch: filesTransferUnwatch, transfer_cancel: filesTransferCancel))
+                transfer_unwatch: filesTransferUnwatch, transfer_cancel: filesTransferCancel,
+                client_list: filesClientList, client_status: filesClientStatus, client_hash: filesClientHash,
+                client_make_directory: filesClientMakeDirectory, client_rename: filesClientRename,
+                client_remove: filesClientRemove))
         add(
             CM_INTERFACE_CRYPTO, nil,
             cm_crypto(

@@ -116,9 +116,9 @@ public struct PrivateFiles: Sendable {
     ) throws(PluginError) {
         var callbacks = cm_private_file_callbacks()
         callbacks.head = cm_head(size: UInt32(MemoryLayout<cm_private_file_callbacks>.size), revision: 1)
-        callbacks.done = privateFileDone
+        callbacks.done = answerCame
         callbacks.destroy = releaseContext
-        let context = Unmanaged.passRetained(PrivateFileContext(function, done)).toOpaque()
+        let context = Unmanaged.passRetained(AnswerContext(function, done)).toOpaque()
         try attempt(function) { error in call(&callbacks, context, error) }
     }
 }
@@ -126,28 +126,5 @@ public struct PrivateFiles: Sendable {
 extension Host {
     public func privateFiles() throws(PluginError) -> PrivateFiles {
         PrivateFiles(table: try interface(CM_INTERFACE_PRIVATE_FILES, cm_private_files()))
-    }
-}
-
-private final class PrivateFileContext {
-    let function: String
-    let done: (Result<JSONValue, PluginError>) -> Void
-
-    init(_ function: String, _ done: @escaping (Result<JSONValue, PluginError>) -> Void) {
-        self.function = function
-        self.done = done
-    }
-}
-
-private func privateFileDone(_ context: UnsafeMutableRawPointer?, _ status: cm_status, _ result: cm_text) {
-    withContext(context, as: PrivateFileContext.self) { call in
-        let value = (try? JSONValue(parsing: String(result))) ?? .null
-        guard status == CM_OK else {
-            var error = PluginError.failed(status, call.function)
-            error.code = value["code"]?.string ?? error.code
-            error.text = value["message"]?.string ?? error.text
-            return call.done(.failure(error))
-        }
-        call.done(.success(value))
     }
 }

@@ -17,7 +17,7 @@ public func clientFileRoutes(_ transfers: Transfers, _ clients: Clients, scope: 
             let answer = try await transfers.look(
                 .list(path: try ClientFiles.path(request), after: request.query["cursor"] ?? "", limit: Reading.limit(request)), on: id)
             return .json(
-                .page(answer.entries.map(ClientFiles.json), next: answer.hasMore ? answer.entries.last?.name : nil))
+                .page(answer.entries.map { .object($0.json) }, next: answer.hasMore ? answer.entries.last?.name : nil))
         },
         Route(
             .get, "/api/v1/clients/{id}/files/status", right: .readFiles, "One file, directory or link of a client.",
@@ -28,7 +28,7 @@ public func clientFileRoutes(_ transfers: Transfers, _ clients: Clients, scope: 
             let answer = try await transfers.look(
                 .status(path: try ClientFiles.path(request), follows: request.query.bool("follow") ?? true), on: id)
             guard let entry = answer.entries.first else { throw .notFound("the client knows of no such file") }
-            return .json(ClientFiles.json(entry))
+            return .json(.object(entry.json))
         },
         Route(
             .post, "/api/v1/clients/{id}/files/directories", right: .writeFiles, "Makes a directory on a client.",
@@ -86,15 +86,5 @@ enum ClientFiles {
     static func path(_ request: Request) throws(Problem) -> String {
         guard let path = request.query["path"] else { throw .invalid("the query names no path") }
         return path
-    }
-
-    static func json(_ entry: FileEntry) -> JSONValue {
-        var object: JSONObject = [
-            "name": .string(entry.name), "kind": .string(entry.kind.rawValue), "size": .integer(Int64(clamping: entry.size)),
-            "mode": .integer(Int64(entry.mode)), "modified_ns": .integer(entry.modified), "owner": .integer(Int64(entry.owner)),
-            "group": .integer(Int64(entry.group)),
-        ]
-        if let target = entry.target { object["target"] = .string(target) }
-        return .object(object)
     }
 }

@@ -70,7 +70,7 @@ extern "C" {
 
 #define CM_ABI_MAJOR 1u
 /* Counts what was appended since ABI 1.0; information only: compatibility is decided field by field. */
-#define CM_ABI_MINOR 2u
+#define CM_ABI_MINOR 3u
 
 /* ---- the identity note ------------------------------------------------------------------------------------------ *
  * Text in the ELF section "cm_plugin", read without running any code: the line "client-manager-plugin 1" (the ABI's major
@@ -181,7 +181,7 @@ typedef struct cm_head {
 #define CM_CAPABILITY_CHANNELS    "channels"
 #define CM_CAPABILITY_SECRETS     "secrets"      /* sealing under the core's master key */
 #define CM_CAPABILITY_AUDIT_READ  "audit.read"
-#define CM_CAPABILITY_FILES       "files"        /* the managed store, and transfers from and to clients */
+#define CM_CAPABILITY_FILES       "files"        /* the managed store, transfers, and files of clients */
 #define CM_CAPABILITY_ENROLLMENT  "enrollment"   /* tokens that let machines in, and the agent's file */
 #define CM_CAPABILITY_PRIVATE     "private-files" /* places files in the memory of clients */
 #define CM_CAPABILITY_FILTER      "output.filter" /* sees and changes all output of commands, before it is kept */
@@ -784,7 +784,7 @@ typedef struct cm_store {
   cm_status (*CM_NULLABLE blob_remove)(cm_host_context *CM_NONNULL host, cm_text name, cm_error *CM_NULLABLE error);
 } cm_store;
 
-/* ---- cm.files/1 (files): the managed store, and transfers between it and clients ---------------------------------- *
+/* ---- cm.files/1 (files): the managed store, transfers between it and clients, and what clients have ---------------- *
  * A stored file is a whole that never changes, opened by its id; while it is written it belongs to one writer. What is made
  * for an actor is his: others see it only with the right on all clients. Nothing here opens a path of the core's machine. */
 
@@ -800,6 +800,15 @@ typedef struct cm_transfer_callbacks {
   /* [own] Last call. */
   void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
 } cm_transfer_callbacks;
+
+typedef struct cm_client_file_callbacks {
+  cm_head head;
+  /* [own] How it ended, once. CM_OK: `result` is what the function says. Else {"code", "message"}, from the client or the core:
+   * "path-not-found", "path-not-allowed", "client-offline", "client-timeout", … (Docs/errors.md). */
+  void (*CM_NULLABLE done)(void *CM_NULLABLE context, cm_status status, cm_text result);
+  /* [own] Last call. */
+  void (*CM_NULLABLE destroy)(void *CM_NULLABLE context);
+} cm_client_file_callbacks;
 
 typedef struct cm_files {
   cm_head head;
@@ -864,6 +873,44 @@ typedef struct cm_files {
   /* [wait] Asks it to end; `ended` follows where somebody watches. */
   cm_status (*CM_NULLABLE transfer_cancel)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id,
                                            cm_error *CM_NULLABLE error);
+
+  /* What follows asks a client about its own files, by absolute paths, and does not wait: CM_OK says that `done` will come.
+   * The client looks only where its own policy allows it. Looking needs the actor's right "file.read" on the client, changing
+   * "file.write"; each call is in the audit trail before the client hears of it. At most 64 calls are under way: CM_E_BUSY.
+   *
+   * [any] Entries of a directory in the order of their names' bytes, after the name `after` (empty: from the first), at most
+   * `limit` (1 to 1,000). `result` is {"items": […], "next": NAME|null}, an item {"name", "kind" ("file", "directory", "link",
+   * "other"), "size", "mode", "modified_ns", "owner", "group", "target"} with the target of links only. Since ABI 1.3. */
+  cm_status (*CM_NULLABLE client_list)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text path,
+                                       cm_text after, uint32_t limit,
+                                       const cm_client_file_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
+                                       cm_error *CM_NULLABLE error);
+  /* [any] One entry; its "name" is the path. `follow` 1: of what a link leads to; 0: of the link. Since ABI 1.3. */
+  cm_status (*CM_NULLABLE client_status)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text path,
+                                         uint32_t follow, const cm_client_file_callbacks *CM_NONNULL callbacks,
+                                         void *CM_NULLABLE context, cm_error *CM_NULLABLE error);
+  /* [any] The hash of a regular file: `algorithm` is "sha256" or "md5". `result` is the entry as it was hashed, with "hash" in
+   * lower-case hexadecimal digits. It takes as long as the client reads, ten minutes at most ("hash-timeout"). An older agent
+   * cannot: "hash-unsupported". Since ABI 1.3. */
+  cm_status (*CM_NULLABLE client_hash)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text path,
+                                       cm_text algorithm, const cm_client_file_callbacks *CM_NONNULL callbacks,
+                                       void *CM_NULLABLE context, cm_error *CM_NULLABLE error);
+  /* [any] `parents` 1: those above too, and one that is there is no error. `mode`: permission bits. `result` is {}; it is on the
+   * client's disk, here and below. Since ABI 1.3. */
+  cm_status (*CM_NULLABLE client_make_directory)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client,
+                                                 cm_text path, uint32_t parents, uint32_t mode,
+                                                 const cm_client_file_callbacks *CM_NONNULL callbacks,
+                                                 void *CM_NULLABLE context, cm_error *CM_NULLABLE error);
+  /* [any] Within one file system. `replace` 0: "path-exists" where `target` is there. Since ABI 1.3. */
+  cm_status (*CM_NULLABLE client_rename)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text path,
+                                         cm_text target, uint32_t replace,
+                                         const cm_client_file_callbacks *CM_NONNULL callbacks, void *CM_NULLABLE context,
+                                         cm_error *CM_NULLABLE error);
+  /* [any] A file, a link (not what it leads to) or an empty directory; `recursive` 1: a directory with all that is in it. Since
+   * ABI 1.3. */
+  cm_status (*CM_NULLABLE client_remove)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text client, cm_text path,
+                                         uint32_t recursive, const cm_client_file_callbacks *CM_NONNULL callbacks,
+                                         void *CM_NULLABLE context, cm_error *CM_NULLABLE error);
 } cm_files;
 
 /* ---- cm.enrollment/1 (enrollment): what it takes to bring an agent to a machine ---------------------------------- */
@@ -1020,7 +1067,8 @@ CM_STATIC_ASSERT(sizeof(cm_event_callbacks) == 32 && sizeof(cm_events) == 32, "l
 CM_STATIC_ASSERT(sizeof(cm_store) == 112 && sizeof(cm_crypto) == 64, "layout");
 CM_STATIC_ASSERT(sizeof(cm_audit_callbacks) == 24 && sizeof(cm_audit) == 32 && sizeof(cm_metrics) == 32, "layout");
 CM_STATIC_ASSERT(sizeof(cm_executor) == 56, "layout");
-CM_STATIC_ASSERT(sizeof(cm_transfer_callbacks) == 32 && sizeof(cm_files) == 144, "layout");
+CM_STATIC_ASSERT(sizeof(cm_transfer_callbacks) == 32 && sizeof(cm_client_file_callbacks) == 24, "layout");
+CM_STATIC_ASSERT(sizeof(cm_files) == 192, "layout");
 CM_STATIC_ASSERT(sizeof(cm_enrollment) == 48, "layout");
 CM_STATIC_ASSERT(sizeof(cm_private_file_callbacks) == 24 && sizeof(cm_private_files) == 32, "layout");
 

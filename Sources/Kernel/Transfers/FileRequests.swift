@@ -29,6 +29,17 @@ extension Transfers {
         return answer
     }
 
+    /// The same for who is not recorded by anybody else: the audit record `action` is on the disk before the client is asked.
+    public func look(
+        _ request: FileRequest, on client: ClientID, as action: String, by principal: Principal
+    ) async throws(Problem) -> FileAnswer {
+        try Self.validate(request)
+        let (_, detail) = Self.audited(request)
+        let audit = AuditRecord(principal: principal, action: action, clients: [client], detail: .object(detail))
+        try await store.write { (transaction) throws(StoreError) in _ = try transaction.audit(audit) }
+        return try await look(request, on: client)
+    }
+
     /// Changes something in a client's file system. The audit record is on the disk before the client hears of it.
     public func change(_ request: FileRequest, on client: ClientID, by principal: Principal) async throws(Problem) {
         try Self.validate(request)
@@ -67,6 +78,19 @@ extension Transfers {
         case .rename(let path, let target, _): ("file.rename", ["path": .string(path), "target": .string(target)])
         case .remove(let path, let recursive): ("file.delete", ["path": .string(path), "recursive": .bool(recursive)])
         }
+    }
+}
+
+extension FileEntry {
+    /// As the API shows it.
+    public var json: JSONObject {
+        var object: JSONObject = [
+            "name": .string(name), "kind": .string(kind.rawValue), "size": .integer(Int64(clamping: size)),
+            "mode": .integer(Int64(mode)), "modified_ns": .integer(modified), "owner": .integer(Int64(owner)),
+            "group": .integer(Int64(group)),
+        ]
+        if let target { object["target"] = .string(target) }
+        return object
     }
 }
 

@@ -9,7 +9,9 @@ let filesTable = HostTable(
         head: head(of: cm_files.self), create: filesCreate, resume: filesResume, append: filesAppend, sync: filesSync,
         seal: filesSeal, release: filesRelease, discard: filesDiscard, get: filesGet, list: filesList, open: filesOpen,
         read: filesRead, close: filesClose, remove: filesRemove, transfer_start: filesTransferStart,
-        transfer_watch: filesTransferWatch, transfer_unwatch: filesTransferUnwatch, transfer_cancel: filesTransferCancel))
+        transfer_watch: filesTransferWatch, transfer_unwatch: filesTransferUnwatch, transfer_cancel: filesTransferCancel,
+        client_list: filesClientList, client_status: filesClientStatus, client_hash: filesClientHash,
+        client_make_directory: filesClientMakeDirectory, client_rename: filesClientRename, client_remove: filesClientRemove))
 
 private let writersPerPlugin = 64
 private let readersPerPlugin = 64

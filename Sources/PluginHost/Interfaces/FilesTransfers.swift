@@ -1,6 +1,7 @@
 import CPluginABI
 import JSON
 import Kernel
+import Reactor
 import Synchronization
 
 // The second half of cm.files/1: transfers between the store and clients.
@@ -9,6 +10,8 @@ private let specificationBytes = 64 << 10
 private let watchedPerPlugin = 256
 /// Between two words of progress.
 private let tickMilliseconds: UInt64 = 500
+/// Until the first look: a small file is there at once, and whoever moves many waits for each.
+private let firstLookMilliseconds: UInt64 = 20
 
 extension Right {
     fileprivate static let createTransfers: Right = "transfer.create"
@@ -34,6 +37,8 @@ private final class WatchedTransfer: PluginResource {
     private func run(_ id: TransferID, _ principal: Principal, _ handle: cm_handle, _ instance: PluginInstance) async {
         let (kernel, loop) = (instance.environment.kernel, instance.environment.loop)
         var told: (state: TransferState, bytes: UInt64)?
+        var pause = firstLookMilliseconds
+        var toldAt: UInt64 = 0
         while !handover.isClosed {
             let view: TransferView
             do throws(Problem) {
@@ -52,14 +57,16 @@ private final class WatchedTransfer: PluginResource {
                 break
             }
             let now = (state: view.transfer.state, bytes: view.transfer.bytes)
-            if callbacks.progress != nil, told.map({ $0 != now }) ?? true,
+            if callbacks.progress != nil, monotonicNanoseconds() >= toldAt + tickMilliseconds * 1_000_000, told.map({ $0 != now }) ?? true,
                 await handover.run("transfer", on: instance, { [self] in
                     if let function = callbacks.progress { withText(json) { function(context.foreign.pointer, handle, $0) } }
                 })
             {
                 told = now
+                toldAt = monotonicNanoseconds()
             }
-            await loop.sleep(milliseconds: tickMilliseconds)
+            await loop.sleep(milliseconds: pause)
+            pause = min(2 * pause, tickMilliseconds)
         }
         if instance.take(handle, WatchedTransfer.self) != nil { retire(handle, of: instance) }
     }

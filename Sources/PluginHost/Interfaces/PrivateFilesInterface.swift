@@ -27,37 +27,6 @@ final class PrivateFilesUnderWay: Sendable {
     func give(_ bytes: Int) { state.withLock { $0 = ($0.count - 1, $0.bytes - bytes) } }
 }
 
-/// One call whose answer is owed.
-private final class PrivateFileCall: Sendable {
-    private let callbacks: cm_private_file_callbacks
-    private let context: CallbackContext
-    private let instance: PluginInstance
-
-    init(_ callbacks: cm_private_file_callbacks, _ context: CallbackContext, _ instance: PluginInstance) {
-        self.callbacks = callbacks
-        self.context = context
-        self.instance = instance
-    }
-
-    /// Calls `done`, then `destroy`. The number of calls is bounded, so none of them may be left out for a full queue.
-    func end(_ result: Result<[UInt8], Problem>) {
-        instance.callAlways("private_files.done") { [self] in
-            guard let done = callbacks.done else { return }
-            switch result {
-            case .success(let text): withText(text) { done(context.foreign.pointer, CM_OK, $0) }
-            case .failure(let problem):
-                var writer = JSONWriter()
-                writer.object {
-                    $0.field("code", problem.code)
-                    $0.field("message", problem.detail)
-                }
-                withText(writer.finish()) { done(context.foreign.pointer, problem.pluginStatus, $0) }
-            }
-        }
-        context.end(on: instance)
-    }
-}
-
 /// What the three functions have in common: everything is checked at once, and the work goes on by itself.
 private func begin(
     _ host: OpaquePointer, _ function: StaticString, _ actor: cm_handle, _ client: cm_text, bytes: UInt64,
@@ -78,7 +47,7 @@ private func begin(
                     429, "plugin-too-many",
                     "\(PrivateFilesUnderWay.most) calls or \(PrivateFilesUnderWay.mostBytes) bytes of private files are under way")
             }
-            let call = PrivateFileCall(table, ends, instance)
+            let call = OwedAnswer("private_files.done", table.done, ends, instance)
             let files = instance.environment.kernel.privateFiles
             instance.environment.loop.spawn {
                 let result: Result<[UInt8], Problem>

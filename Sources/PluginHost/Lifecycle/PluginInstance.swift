@@ -36,6 +36,8 @@ final class PluginInstance: Sendable {
     let eventLimit = SecondLimit(perSecond: 1_000)
     let pending = PendingRegistrations()
     let privateFiles = PrivateFilesUnderWay()
+    /// Requests about files of clients that are under way.
+    let clientFileCalls = Atomic<Int>(0)
     /// Requests, WebSockets and job attempts under way: what a stop lets finish first.
     let underway = Atomic<Int>(0)
 

@@ -168,6 +168,12 @@ final class Kit: Plugin {
         try refused(.notFound) { () throws(PluginError) in _ = try files.transfer(["direction": "pull", "clients": ["c-1"], "path": "/a"]) }
         try refused(.notFound) { () throws(PluginError) in _ = try files.watch("x") { _ in } }
         try refused(.notFound) { () throws(PluginError) in try files.cancelTransfer("x") }
+        try refused(.notFound) { () throws(PluginError) in try files.clientList("c-1", "/srv", after: "a", limit: 10) { _ in } }
+        try refused(.notFound) { () throws(PluginError) in try files.clientStatus("c-1", "/srv", follows: false) { _ in } }
+        try refused(.notFound) { () throws(PluginError) in try files.clientHash("c-1", "/srv/a", .md5) { _ in } }
+        try refused(.notFound) { () throws(PluginError) in try files.clientMakeDirectory("c-1", "/srv/b", parents: true, mode: 0o700) { _ in } }
+        try refused(.notFound) { () throws(PluginError) in try files.clientRename("c-1", "/srv/a", to: "/srv/c", replaces: true) { _ in } }
+        try refused(.notFound) { () throws(PluginError) in try files.clientRemove("c-1", "/srv/b", recursive: true) { _ in } }
     }
 
     private func fleet() throws(PluginError) {

@@ -337,7 +337,116 @@ static int transfers(cm_handle request, const char *step) {
   return 1;
 }
 
+/* What the client has: a chain of calls, each checked when it has ended; the last one answers the request. */
+static struct { int step, calls, ended; cm_handle request; char client[27], result[2048]; cm_status status; } look;
+static int said(const char *text) { return strstr(look.result, text) != NULL; }
+static void look_next(void);
+static void look_done(void *context, cm_status how, cm_text text) {
+  HOLDS(context == &look && look.calls == look.ended && text.size < sizeof(look.result));
+  look.calls++;
+  look.status = how;
+  snprintf(look.result, sizeof(look.result), "%.*s", (int)text.size, text.data);
+}
+static void look_end(void *context) {
+  (void)context;
+  look.ended++;
+  if (look.request) look_next();
+}
+static const cm_client_file_callbacks looking = { CM_HEAD(cm_client_file_callbacks, 1), look_done, look_end };
+
+static void look_next(void) {
+  static char place[512], one[600], two[600], after[16];
+  const cm_client_file_callbacks *back = &looking;
+  cm_text client = T(look.client);
+  snprintf(place, sizeof(place), "%s/looked", getenv("CM_TEST_FOLDER"));
+  snprintf(one, sizeof(one), "%s/one", place);
+  snprintf(two, sizeof(two), "%s/two", place);
+  switch (look.step++) {
+    case 0: GIVES(CM_OK, files->client_make_directory(H, CM_NO_HANDLE, client, T(one), 1, 0700, back, &look, &error)); break;
+    case 1:
+      HOLDS(look.status == CM_OK && said("{}"));
+      GIVES(CM_OK, files->client_make_directory(H, CM_NO_HANDLE, client, T(two), 0, 0700, back, &look, &error));
+      break;
+    case 2: GIVES(CM_OK, files->client_list(H, CM_NO_HANDLE, client, T(place), T(""), 1, back, &look, &error)); break;
+    case 3:
+      HOLDS(look.status == CM_OK && said("\"name\":\"one\"") && said("\"next\":\"one\"") && said("\"kind\":\"directory\"") && !said("two"));
+      snprintf(after, sizeof(after), "one");
+      GIVES(CM_OK, files->client_list(H, CM_NO_HANDLE, client, T(place), T(after), 1000, back, &look, &error));
+      break;
+    case 4:
+      HOLDS(look.status == CM_OK && said("\"name\":\"two\"") && said("\"next\":null") && said("\"mode\":448"));
+      GIVES(CM_OK, files->client_rename(H, CM_NO_HANDLE, client, T(one), T(two), 0, back, &look, &error));
+      break;
+    case 5:
+      HOLDS(look.status == CM_E_EXISTS && said("\"code\":\"path-exists\""));
+      snprintf(two, sizeof(two), "%s/three", place);
+      GIVES(CM_OK, files->client_rename(H, CM_NO_HANDLE, client, T(one), T(two), 1, back, &look, &error));
+      break;
+    case 6:
+      HOLDS(look.status == CM_OK);
+      snprintf(one, sizeof(one), "%s/hello.txt", getenv("CM_TEST_FOLDER"));
+      GIVES(CM_OK, files->client_hash(H, CM_NO_HANDLE, client, T(one), T("md5"), back, &look, &error));
+      break;
+    case 7:
+      HOLDS(look.status == CM_OK && said("\"hash\":\"5d41402abc4b2a76b9719d911017c592\"") && said("\"size\":5"));
+      GIVES(CM_OK, files->client_hash(H, CM_NO_HANDLE, client, T(place), T("sha256"), back, &look, &error));
+      break;
+    case 8:
+      HOLDS(look.status == CM_E_EXISTS && said("path-is-directory"));
+      GIVES(CM_OK, files->client_status(H, CM_NO_HANDLE, client, T("/proc/self"), 0, back, &look, &error));
+      break;
+    case 9:
+      HOLDS(look.status == CM_E_DENIED && said("path-not-allowed"));
+      GIVES(CM_OK, files->client_status(H, CM_NO_HANDLE, client, T(place), 1, back, &look, &error));
+      break;
+    case 10:
+      HOLDS(look.status == CM_OK && said("/looked\"") && said("directory"));
+      GIVES(CM_OK, files->client_remove(H, CM_NO_HANDLE, client, T(place), 0, back, &look, &error));
+      break;
+    case 11:
+      HOLDS(look.status == CM_E_EXISTS && said("directory-not-empty"));
+      GIVES(CM_OK, files->client_remove(H, CM_NO_HANDLE, client, T(place), 1, back, &look, &error));
+      break;
+    case 12:
+      HOLDS(look.status == CM_OK && look.calls == 12);
+      GIVES(CM_OK, files->client_list(H, CM_NO_HANDLE, T(NOBODY), T("/"), T(""), 1, back, &look, &error));
+      break;
+    case 13:
+      HOLDS(look.status == CM_E_NOT_FOUND);
+      /* By somebody who may not. */
+      GIVES(CM_OK, files->client_list(H, look.request, client, T("/"), T(""), 1, back, &look, &error));
+      break;
+    case 14:
+      HOLDS(look.status == CM_E_DENIED && said("forbidden"));
+      GIVES(CM_OK, files->client_remove(H, look.request, client, T("/tmp/none"), 0, back, &look, &error));
+      break;
+    case 15: {
+      HOLDS(look.status == CM_E_DENIED);
+      cm_handle request = look.request;
+      look.request = CM_NO_HANDLE;
+      int calls = look.calls;
+      GIVES(CM_E_INVALID, files->client_list(H, CM_NO_HANDLE, client, T("/"), T(""), 0, back, &look, &error));
+      GIVES(CM_E_INVALID, files->client_list(H, CM_NO_HANDLE, T("x"), T("/"), T(""), 1, back, &look, &error));
+      GIVES(CM_E_INVALID, files->client_hash(H, CM_NO_HANDLE, client, T("/x"), T("sha1"), back, &look, &error));
+      GIVES(CM_E_INVALID, files->client_make_directory(H, CM_NO_HANDLE, client, T("/x"), 0, 010000, back, &look, &error));
+      GIVES(CM_E_GONE, files->client_status(H, 1, client, T("/x"), 0, back, &look, &error));
+      HOLDS(look.ended == calls + 5 && look.calls == calls);
+      answer(request);
+      break;
+    }
+  }
+}
+
+static int look_around(cm_handle request, const char *client) {
+  look.step = look.calls = look.ended = 0;
+  look.request = request;
+  snprintf(look.client, sizeof(look.client), "%.26s", client);
+  look_next();
+  return 0;
+}
+
 static int check(cm_handle request, const char *step) {
+  if (strncmp(step, "look-", 5) == 0) return look_around(request, step + 5);
   if (strchr(step, '-')) return transfers(request, step);
   if (strcmp(step, "whole") == 0) whole();
   else if (strcmp(step, "resume") == 0) resume();
