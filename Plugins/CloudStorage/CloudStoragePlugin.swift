@@ -25,7 +25,12 @@ final class CloudStoragePlugin: Plugin {
 
     func start() throws(PluginError) {
         let (cloud, content, jobUploads) = (cloud, content, jobUploads)
-        try cloud.executor.timer(after: 5_000, every: 30_000) { _ = cloud.calls.submit { jobUploads.sweep() } }
+        try cloud.executor.timer(after: 5_000, every: 30_000) {
+            _ = cloud.calls.submit {
+                jobUploads.sweep()
+                FileLedger.sweep(cloud)
+            }
+        }
         try cloud.executor.timer(after: 300_000, every: 3_600_000) {
             _ = cloud.calls.submit {
                 content.sweep()

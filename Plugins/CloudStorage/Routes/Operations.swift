@@ -96,7 +96,10 @@ enum Operations {
         "requestBody": body(object(["key": text, "method": ["enum": ["GET", "PUT"]], "expires_s": number], required: ["key"])),
         "responses": ["201": answer("The URL.", object(["url": text, "method": text, "expires_s": number]))],
     ]
-    private static let tree = object(["remote": text, "prefix": text], required: ["remote"])
+    private static let tree: JSONValue = [
+        "type": "object", "properties": ["remote": text, "prefix": text, "client": text, "path": text],
+        "description": "A remote with a prefix, or a client with the absolute path of a directory; one of both sides is a remote.",
+    ]
     private static let place = object(["remote": text, "key": text, "file": text, "client": text, "path": text])
     private static let job = answer("Accepted; watch the job.", object(["job": text]))
     static let sync: JSONObject = [

@@ -7,18 +7,16 @@ struct ClientHop: Sendable {
     let cloud: Cloud
     let attempt: JobAttempt
     let cancellation: Cancellation
+    let ledger: any HopLedger
+    /// It is all that the job does, and its progress the job's.
+    let isAlone: Bool
 
     /// What an earlier attempt began or has done already.
-    private var checkpoint: JSONValue { (try? JSONValue(parsing: attempt.checkpoint)) ?? .null }
+    private var checkpoint: JSONValue { ledger.state }
     /// A file that came into the store in an earlier attempt.
     var keptFile: String? { checkpoint["file"]?.string }
 
-    func keep(file: String) throws(CloudError) { try keep(["file": .string(file)]) }
-
-    private func keep(_ state: JSONObject) throws(CloudError) {
-        let bytes = JSONValue.object(state).serialized()
-        try CloudError.kept { () throws(PluginError) in try attempt.keep(bytes) }
-    }
+    func keep(file: String) throws(CloudError) { try ledger.keep(["file": .string(file)]) }
 
     private var isDirect: Bool { checkpoint["direct"]?.bool == true }
     /// An earlier attempt has begun to go by way of the core.
@@ -70,10 +68,12 @@ struct ClientHop: Sendable {
     }
 
     /// Store to client.
-    func push(_ file: String, _ client: String, _ path: String) throws(CloudError) {
-        let order: JSONObject = [
+    /// - Parameter modified: the file's time there, in nanoseconds; without it that of its coming.
+    func push(_ file: String, _ client: String, _ path: String, modified: Int64? = nil) throws(CloudError) {
+        var order: JSONObject = [
             "direction": "push", "clients": [.string(client)], "path": .string(path), "file": .string(file), "form": "file", "make_parents": true,
         ]
+        if let modified { order["modified_ns"] = .integer(modified) }
         _ = try run(order, ["file": .string(file)], known: known(direct: false), from: 500, upTo: 1_000)
     }
 
@@ -81,12 +81,12 @@ struct ClientHop: Sendable {
         _ order: JSONObject, _ state: JSONObject, known: String?, from first: Int64, upTo last: Int64
     ) throws(CloudError) -> JSONValue {
         let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
-        let attempt = attempt
+        let (attempt, isAlone) = (attempt, isAlone)
         // What the core says of it, on the plugin's own thread.
         let end = Monitor<JSONValue?>(nil)
         let progress: (JSONValue) -> Void = { seen in
             let (done, size) = (seen["bytes"]?.integer ?? 0, seen["size"]?.integer ?? 0)
-            guard size > 0 else { return }
+            guard size > 0, isAlone else { return }
             attempt.progress(UInt32(clamping: first + min(done, size) * (last - first) / size), "\(done) of \(size) bytes from or to the client")
         }
         let ended: (JSONValue) -> Void = { seen in end.update { $0 = seen } }
@@ -96,7 +96,7 @@ struct ClientHop: Sendable {
             _ = try CloudError.kept { () throws(PluginError) in try files.watch(known, as: .job(attempt), progress: progress, ended: ended) }
         } else {
             id = try CloudError.kept { () throws(PluginError) in try files.transfer(order, as: .job(attempt), progress: progress, ended: ended) }
-            try keep(state.merged(["transfer": .string(id)]))
+            try ledger.keep(state.merged(["transfer": .string(id)]))
         }
         while true {
             if let seen = end.wait(milliseconds: 250, { $0 }) {

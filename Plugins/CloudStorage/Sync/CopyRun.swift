@@ -75,12 +75,7 @@ struct CopyRun: Sendable {
             }
             return .file(text)
         }
-        if let client = json[name]?["client"] {
-            guard let id = client.string, id.utf8.count == 26, let path = json[name]?["path"]?.string, path.hasPrefix("/"), path.utf8.count <= 4_096,
-                json[name]?.object?.count == 2
-            else { throw .invalid("\"\(name)\" is {\"client\": ID, \"path\": \"/…\"}") }
-            return .client(id, path: path)
-        }
+        if let (client, path) = try SyncPlace.client(json, name) { return .client(client, path: path) }
         let object = try JobRoutes.object(json, name)
         return .object(remote: object.remote, key: object.key)
     }
@@ -98,7 +93,7 @@ struct CopyRun: Sendable {
             let (file, proof) = try download(source, key, name, attempt, cancellation)
             return ["file": file, "verified": .string(proof.rawValue)]
         case (.client(let client, let path), .object(let target, let key)):
-            let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation)
+            let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation, ledger: AttemptLedger(attempt: attempt), isAlone: true)
             if let result = try direct(hop, "pull", client, path, target, key, cancellation) { return result }
             let file = try hop.pull(client, path)
             do throws(CloudError) {
@@ -111,7 +106,7 @@ struct CopyRun: Sendable {
                 throw error
             }
         case (.object(let source, let key), .client(let client, let path)):
-            let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation)
+            let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation, ledger: AttemptLedger(attempt: attempt), isAlone: true)
             if let result = try direct(hop, "push", client, path, source, key, cancellation) { return result }
             var file = hop.keptFile
             if file == nil {

@@ -14,21 +14,18 @@ struct JobRoutes {
         try dispatch.add(
             Route(
                 .post, Self.base + "/sync", right: "cloud.use",
-                summary: "Makes a tree of one remote like one of another (or of the same): copies what is new or differs. A job.", operation: Operations.sync),
+                summary: "Makes a tree of a remote or a client like one of a remote, or a remote's like a client's: copies what is new or differs. A job.", operation: Operations.sync),
             in: cloud.calls
         ) { request, body throws(CloudError) in
             var json = try Body.object(body, ["from", "to", "compare", "delete", "dry_run", "include", "exclude"])
             let isDry = try Remote.flag(json, "dry_run") ?? false
-            _ = try Access.remote(request, remotes, .read, named: try Self.place(json, "from").remote)
-            _ = try Access.remote(request, remotes, isDry ? .read : .write, named: try Self.place(json, "to").remote)
             let order = try Self.order(json)
-            guard order.from.remote != order.to.remote || !order.from.prefix.hasPrefix(order.to.prefix) && !order.to.prefix.hasPrefix(order.from.prefix) else {
-                throw CloudError.invalid("one tree must not lie in the other")
-            }
+            try Self.judge(request, remotes, order.from, writes: false, isDry: isDry)
+            try Self.judge(request, remotes, order.to, writes: true, isDry: isDry)
             json = grants.sealed(json, for: request.actor)
             try cloud.record(
-                "cloud.sync", as: .request(request), "\(order.to.remote)/\(order.to.prefix)",
-                detail: ["from": .string("\(order.from.remote)/\(order.from.prefix)"), "delete": .bool(order.removes), "dry_run": .bool(isDry)])
+                "cloud.sync", as: .request(request), order.to.text,
+                detail: ["from": .string(order.from.text), "delete": .bool(order.removes), "dry_run": .bool(isDry)])
             let job: JSONObject = ["kind": "cloud.sync", "arguments": .object(json)]
             let id = try CloudError.kept { () throws(PluginError) in try cloud.host.jobs().submit(job, as: .request(request)) }
             return { (flow) throws(CloudError) in flow.request.respond(202, json: ["job": .string(id)] as JSONObject) }
@@ -91,7 +88,7 @@ struct JobRoutes {
         let (cloud, remotes, grants) = (cloud, remotes, grants)
         let running = Attempts()
         let jobs = try cloud.host.jobs()
-        var sync = JobKind("cloud.sync", summary: "Makes a tree of one remote like one of another.", .idempotent)
+        var sync = JobKind("cloud.sync", summary: "Makes a tree of a remote, or of a client, like another one.", .idempotent)
         sync.concurrency = 4
         sync.timeoutSeconds = 86_400
         sync.retry = (attempts: 3, firstSeconds: 10, longestSeconds: 300)
@@ -114,18 +111,22 @@ struct JobRoutes {
 
     // MARK: Reading
 
-    private static func part(_ json: JSONObject, _ name: String, _ members: Set<String>) throws(CloudError) -> JSONObject {
+    /// Who asks may do on a client what the job does there: the core asks again, each time. A dry run only looks.
+    private static func judge(
+        _ request: Request, _ remotes: Remotes, _ place: SyncPlace, writes: Bool, isDry: Bool
+    ) throws(CloudError) {
+        switch place {
+        case .remote(let name, _): _ = try Access.remote(request, remotes, writes && !isDry ? .write : .read, named: name)
+        case .client(let id, _):
+            let rights = ["file.read"] + (isDry ? [] : ["transfer.create"]) + (isDry || !writes ? [] : ["file.write"])
+            for right in rights where !request.may(right, client: id) { throw Access.forbidden(right) }
+        }
+    }
+
+    static func part(_ json: JSONObject, _ name: String, _ members: Set<String>) throws(CloudError) -> JSONObject {
         guard let object = json[name]?.object else { throw .invalid("\"\(name)\" must be an object") }
         for member in object where !members.contains(member.key) { throw .invalid("\"\(name)\" has no member \"\(member.key.prefix(64))\"") }
         return object
-    }
-
-    static func place(_ json: JSONObject, _ name: String) throws(CloudError) -> (remote: String, prefix: String) {
-        let object = try part(json, name, ["remote", "prefix"])
-        let prefix = try Remote.text(object, "prefix", limit: 900) ?? ""
-        try Keys.checkPrefix(prefix)
-        guard prefix.isEmpty || prefix.hasSuffix("/"), !prefix.hasPrefix("/") else { throw .invalid("\"prefix\" is a folder: it ends with a slash") }
-        return (try Body.text(object, "remote"), prefix)
     }
 
     static func object(_ json: JSONObject, _ name: String) throws(CloudError) -> (remote: String, key: String) {
@@ -145,8 +146,11 @@ struct JobRoutes {
             }
             return texts
         }
+        let (from, to) = (try SyncPlace(json, "from"), try SyncPlace(json, "to"))
+        guard !from.isClient || !to.isClient else { throw .invalid("one of \"from\" and \"to\" is in a remote") }
+        guard !from.overlaps(to) else { throw .invalid("one tree must not lie in the other") }
         return SyncRun.Order(
-            from: try place(json, "from"), to: try place(json, "to"), comparison: comparison, removes: try Remote.flag(json, "delete") ?? false,
+            from: from, to: to, comparison: comparison, removes: try Remote.flag(json, "delete") ?? false,
             isDry: try Remote.flag(json, "dry_run") ?? false, filter: Filter(include: try patterns("include"), exclude: try patterns("exclude")))
     }
 }

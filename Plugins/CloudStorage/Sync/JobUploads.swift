@@ -194,8 +194,12 @@ struct JobUploads: Sendable {
 
     private func isOver(_ name: String) -> Bool {
         if name.hasPrefix(Self.calls) { return !cloud.uploads.update { $0.contains(name) } }
+        return Self.isOver(String(name.prefix { $0 != "/" }), cloud)
+    }
+
+    static func isOver(_ job: String, _ cloud: Cloud) -> Bool {
         do throws(PluginError) {
-            let state = try cloud.host.jobs().get(String(name.prefix { $0 != "/" }))["state"]?.string
+            let state = try cloud.host.jobs().get(job)["state"]?.string
             return state == "succeeded" || state == "cancelled" || state == "dead"
         } catch { return error.status == .notFound }
     }

@@ -8,8 +8,8 @@ struct Mover: Sendable {
     func move(
         _ from: any ObjectStore, _ source: String, _ to: any ObjectStore, _ target: String, _ cancellation: Cancellation
     ) throws(CloudError) -> Int64 {
-        let work = JobUploads.part(of: job, "\(to.remote.name)/\(target)")
         if from.remote.name == to.remote.name {
+            let work = JobUploads.part(of: job, "\(to.remote.name)/\(target)")
             try uploads.watched(work, to.remote.name, target, cancellation) { (began) throws(CloudError) in
                 try from.copy(source, target, nil, began: began, cancellation)
             }
@@ -30,10 +30,18 @@ struct Mover: Sendable {
         let info = try pipe.info()
         var options = ObjectOptions(contentType: info.contentType.isEmpty ? nil : info.contentType)
         if to.remote.kind == .s3 { options.metadata = info.metadata.filter { $0.name.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7F } } }
+        return try write(to, target, pipe, size: info.size, options, cancellation)
+    }
+
+    /// What comes from `source` becomes an object. Its upload in parts, where it has one, is on record until it has ended.
+    func write(
+        _ to: any ObjectStore, _ target: String, _ source: any ByteSource, size: Int64, _ options: ObjectOptions, _ cancellation: Cancellation
+    ) throws(CloudError) -> Int64 {
+        let work = JobUploads.part(of: job, "\(to.remote.name)/\(target)")
         let stored = try uploads.watched(work, to.remote.name, target, cancellation) { (began) throws(CloudError) in
-            try to.write(target, pipe, options, resume: nil, began: began, cancellation)
+            try to.write(target, source, options, resume: nil, began: began, cancellation)
         }
-        guard stored.size == info.size else { throw CloudError(.checksum, "\"\(target)\" has \(stored.size) bytes, \"\(source)\" \(info.size)") }
+        guard stored.size == size else { throw CloudError(.checksum, "\"\(target)\" has \(stored.size) bytes, and \(size) were sent") }
         return stored.size
     }
 }

@@ -4,8 +4,8 @@ import PluginKit
 /// One attempt at a synchronisation, on a thread of its own: lists, plan, several copies at a time, removals last.
 final class SyncRun: Sendable {
     struct Order: Sendable {
-        var from: (remote: String, prefix: String)
-        var to: (remote: String, prefix: String)
+        var from: SyncPlace
+        var to: SyncPlace
         var comparison: SyncPlan.Comparison
         var removes: Bool
         var isDry: Bool
@@ -15,6 +15,7 @@ final class SyncRun: Sendable {
         var running = 0
         var done: [SyncPlan.Step.Act: Int] = [:]
         var same = 0
+        var skipped = 0
         var bytes: Int64 = 0
         var failures: [(key: String, error: CloudError)] = []
         var failed = 0
@@ -22,12 +23,13 @@ final class SyncRun: Sendable {
     }
 
     static let mostObjects = 250_000
+    static var tooLarge: CloudError { .invalid("a tree of more than \(mostObjects) objects has to be taken in parts") }
     private static let parallel = 4
 
     private let cloud: Cloud
     private let order: Order
-    private let from: any ObjectStore
-    private let to: any ObjectStore
+    private let from: any SyncSide
+    private let to: any SyncSide
     private let attempt: JobAttempt
     private let cancellation: Cancellation
     private let report: Report
@@ -39,29 +41,81 @@ final class SyncRun: Sendable {
         self.order = order
         self.attempt = attempt
         self.cancellation = cancellation
-        from = try remotes.open(order.from.remote)
-        to = try remotes.open(order.to.remote)
+        from = try order.from.side(cloud, remotes, attempt)
+        to = try order.to.side(cloud, remotes, attempt)
         report = Report(cloud, job: attempt.id)
         uploads = JobUploads(cloud, remotes)
     }
 
-    /// What the job's result says.
+    /// What the job's result says. What lies in the core's store on its way stays there for an attempt that goes on, and for no other.
     func run() throws(CloudError) -> JSONObject {
+        do throws(CloudError) {
+            let result = try compareAndMove()
+            FileLedger.dropAll(cloud, of: attempt.id, as: .job(attempt))
+            return result
+        } catch {
+            let goesOn = error.isPassing || error.kind == .cancelled && !attempt.isUnwanted(cloud)
+            if !goesOn { FileLedger.dropAll(cloud, of: attempt.id, as: .job(attempt)) }
+            throw error
+        }
+    }
+
+    private func compareAndMove() throws(CloudError) -> JSONObject {
         attempt.progress(0, "listing")
         try report.begin()
-        let source = try objects(from, order.from.prefix)
-        let target = try objects(to, order.to.prefix)
-        let plan = SyncPlan(source, target, order.comparison, removes: order.removes)
+        var source = try from.tree(order.filter, isTarget: false, cancellation)
+        let target = try to.tree(order.filter, isTarget: true, cancellation)
+        skip(source.obstacles)
+        skip(target.obstacles)
+        refuse(&source, target)
+        let plan = SyncPlan(source.objects, target.objects, order.comparison, removes: order.removes)
         tally.update {
             $0.same = plan.same
-            $0.steps = plan.steps.count
+            $0.steps += plan.steps.count
         }
-        let copies = plan.steps.filter { $0.act != .remove }
-        for step in copies {
+        try copy(plan, source, target)
+        // Nothing is removed from a copy that is not whole.
+        let removals = plan.steps.filter { $0.act == .remove }
+        if tally.update({ $0.failed == 0 }), !removals.isEmpty {
+            try remove(removals)
+            try tidy(removals, source, target)
+        }
+        try report.finish()
+        return try result(left: plan.left)
+    }
+
+    /// What is neither a file nor a directory takes no part.
+    private func skip(_ obstacles: [String: String]) {
+        for key in obstacles.keys.sorted() where order.filter.takes(key) {
+            report.add("skip", key, 0, obstacles[key])
+            tally.update { $0.skipped += 1 }
+        }
+    }
+
+    /// What cannot be where it is to go, by its name, or would go through a link there.
+    private func refuse(_ source: inout SyncTree, _ target: SyncTree) {
+        let folders = order.to.isClient ? source.folders : [:]
+        var refused: [(key: String, size: Int64, reason: String)] = folders.map { ($0.key, $0.value, "its key ends with a slash, and it has content") }
+        for (key, object) in source.objects {
+            if let fault = to.fault(of: key) {
+                refused.append((key, object.size, fault))
+            } else if let above = (SyncTree.above(key) + [key]).first(where: { target.obstacles[$0] != nil }) {
+                refused.append((key, object.size, "\"\(above)\" is \(target.obstacles[above] ?? "") on the client, and is not replaced"))
+            }
+        }
+        for one in refused.sorted(by: { $0.key < $1.key }) {
+            source.objects[one.key] = nil
+            fail(one.key, one.size, CloudError(.invalid, "refused: \(one.reason)"))
+        }
+        tally.update { $0.steps += refused.count }
+    }
+
+    private func copy(_ plan: SyncPlan, _ source: SyncTree, _ target: SyncTree) throws(CloudError) {
+        for step in plan.steps where step.act != .remove {
             try waitForRoom(Self.parallel)
             tally.update { $0.running += 1 }
             let isTaken = cloud.movers.submit { [self] in
-                let result = S3Upload.caught { () throws(CloudError) in try take(step, source[step.key], target[step.key]) }
+                let result = S3Upload.caught { () throws(CloudError) in try take(step, source.objects[step.key], target.objects[step.key]) }
                 note(step, result)
             }
             if !isTaken {
@@ -71,30 +125,6 @@ final class SyncRun: Sendable {
             }
         }
         try settle()
-        // Nothing is removed from a copy that is not whole.
-        let removals = plan.steps.filter { $0.act == .remove }
-        if tally.update({ $0.failed == 0 }) { try remove(removals) }
-        try report.finish()
-        return try result(left: plan.left)
-    }
-
-    private func objects(_ store: any ObjectStore, _ prefix: String) throws(CloudError) -> [String: ObjectInfo] {
-        var found: [String: ObjectInfo] = [:]
-        var cursor: String?
-        repeat {
-            let page = try Retry(attempts: 3).run(cancellation) { (_) throws(CloudError) in
-                try store.list(prefix: prefix, delimiter: false, cursor: cursor, limit: 1_000, cancellation)
-            }
-            for object in page.objects where !object.key.hasSuffix("/") && object.key.hasPrefix(prefix) {
-                let key = String(decoding: object.key.utf8.dropFirst(prefix.utf8.count), as: UTF8.self)
-                guard !key.isEmpty, order.filter.takes(key) else { continue }
-                found[key] = object
-            }
-            guard found.count <= Self.mostObjects else { throw CloudError.invalid("a tree of more than \(Self.mostObjects) objects has to be taken in parts") }
-            cursor = page.next
-            if cancellation.isCancelled { throw CloudError(.cancelled, "the work was called off") }
-        } while cursor != nil
-        return found
     }
 
     private func waitForRoom(_ most: Int) throws(CloudError) {
@@ -117,29 +147,34 @@ final class SyncRun: Sendable {
         if cancellation.isCancelled { throw CloudError(.cancelled, "the work was called off") }
         var act = step.act
         if act == .compare, let source, let target {
-            guard try hash(from, source) != hash(to, target) else { return nil }
+            // One that a list tells already is got for the other side alone.
+            let algorithm: Digest.Algorithm = source.md5 != nil || target.md5 != nil ? .md5 : .sha256
+            guard try from.hash(source, algorithm, cancellation) != to.hash(target, algorithm, cancellation) else { return nil }
             act = .replace
         }
-        if !order.isDry {
-            let mover = Mover(cloud: cloud, uploads: uploads, job: attempt.id)
-            _ = try mover.move(from, order.from.prefix + step.key, to, order.to.prefix + step.key, cancellation)
-        }
+        if !order.isDry, let source { try move(source, step.key) }
         return act
     }
 
-    /// MD5 of the content: from the store where it tells it, else of what it sends.
-    private func hash(_ store: any ObjectStore, _ object: ObjectInfo) throws(CloudError) -> [UInt8] {
-        if let md5 = object.md5.flatMap({ Text.bytes(hex: $0) }) { return md5 }
-        let sink = HashingSink(.md5)
-        _ = try store.read(object.key, range: nil, into: sink, cancellation)
-        return sink.finish()
+    private func move(_ source: ObjectInfo, _ key: String) throws(CloudError) {
+        let mover = Mover(cloud: cloud, uploads: uploads, job: attempt.id)
+        let hops = ClientMover(cloud: cloud, mover: mover, attempt: attempt, cancellation: cancellation)
+        switch (from, to) {
+        case (let from as RemoteSide, let to as RemoteSide):
+            _ = try mover.move(from.store, source.key, to.store, to.prefix + key, cancellation)
+        case (let from as ClientSide, let to as RemoteSide):
+            _ = try hops.up(source, of: from.client, to.store, to.prefix + key)
+        case (let from as RemoteSide, let to as ClientSide):
+            _ = try hops.down(source, from.store, to: to.client, to.path(of: key))
+        default: throw .invalid("one of \"from\" and \"to\" is in a remote")
+        }
     }
 
     private func note(_ step: SyncPlan.Step, _ result: Result<SyncPlan.Step.Act?, CloudError>) {
         switch result {
         case .success(let act?): report.add(act.rawValue, step.key, step.size, nil)
         case .success(nil): break
-        case .failure(let error): report.add("failed", step.key, step.size, error.detail)
+        case .failure(let error): fail(step.key, step.size, error)
         }
         let (done, all) = tally.update { tally in
             tally.running -= 1
@@ -148,13 +183,19 @@ final class SyncRun: Sendable {
                 tally.done[act, default: 0] += 1
                 tally.bytes += step.size
             case .success(nil): tally.same += 1
-            case .failure(let error):
-                tally.failed += 1
-                if tally.failures.count < 20 { tally.failures.append((step.key, error)) }
+            case .failure: break
             }
             return (tally.done.values.reduce(0, +) + tally.failed, tally.steps)
         }
         if all > 0 { attempt.progress(UInt32(min(1_000, done * 1_000 / all)), step.key) }
+    }
+
+    private func fail(_ key: String, _ size: Int64, _ error: CloudError) {
+        report.add("failed", key, size, error.detail)
+        tally.update { tally in
+            tally.failed += 1
+            if tally.failures.count < 20 { tally.failures.append((key, error)) }
+        }
     }
 
     private func remove(_ steps: [SyncPlan.Step]) throws(CloudError) {
@@ -163,15 +204,11 @@ final class SyncRun: Sendable {
             if cancellation.isCancelled { throw CloudError(.cancelled, "the work was called off") }
             let batch = steps[index..<min(index + 1_000, steps.count)]
             index += batch.count
-            let faults = order.isDry ? [] : try to.remove(batch.map { order.to.prefix + $0.key }, cancellation)
+            let faults = order.isDry ? [] : try to.remove(batch.map(\.key), cancellation)
             let failed = Dictionary(faults.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
             for step in batch {
-                if let fault = failed[order.to.prefix + step.key] {
-                    report.add("failed", step.key, step.size, "\(fault.code) \(fault.message)")
-                    tally.update { tally in
-                        tally.failed += 1
-                        if tally.failures.count < 20 { tally.failures.append((step.key, CloudError(.refused, "\(fault.code) \(fault.message)"))) }
-                    }
+                if let fault = failed[step.key] {
+                    fail(step.key, step.size, CloudError(.refused, "\(fault.code) \(fault.message)"))
                 } else {
                     report.add(SyncPlan.Step.Act.remove.rawValue, step.key, step.size, nil)
                     tally.update { $0.done[.remove, default: 0] += 1 }
@@ -180,11 +217,19 @@ final class SyncRun: Sendable {
         }
     }
 
+    /// Directories of a client that held something and hold nothing any more.
+    private func tidy(_ removals: [SyncPlan.Step], _ source: SyncTree, _ target: SyncTree) throws(CloudError) {
+        guard order.to.isClient, tally.update({ $0.failed == 0 }) else { return }
+        let empty = target.emptied(Set(removals.map(\.key)), coming: source.objects.keys)
+        for key in empty { report.add("remove-directory", key, 0, nil) }
+        if !order.isDry { try to.removeDirectories(empty, cancellation) }
+    }
+
     private func result(left: Int) throws(CloudError) -> JSONObject {
         let tally = tally.update { $0 }
         let json: JSONObject = [
             "dry_run": .bool(order.isDry), "copied": .integer(Int64(tally.done[.copy] ?? 0)), "replaced": .integer(Int64(tally.done[.replace] ?? 0)),
-            "removed": .integer(Int64(tally.done[.remove] ?? 0)), "same": .integer(Int64(tally.same)), "left": .integer(Int64(left)),
+            "removed": .integer(Int64(tally.done[.remove] ?? 0)), "same": .integer(Int64(tally.same)), "left": .integer(Int64(left)), "skipped": .integer(Int64(tally.skipped)),
             "bytes": .integer(tally.bytes), "failed": .integer(Int64(tally.failed)), "report": .string("/api/v1/cloud/reports/" + attempt.id),
         ]
         guard tally.failed > 0 else { return json }

@@ -48,12 +48,16 @@ extension Verb {
             "cloud uploads REMOTE", remote + "/uploads", "Uploads that were broken off.", ["key", "size", "started_ms:STARTED", "by"], paged: false),
         .delete("cloud abandon REMOTE KEY", remote + "/upload", "Gives an upload up that was broken off."),
         .change(
-            "POST", "cloud sync", "/api/v1/cloud/sync", "Makes a tree of one remote like one of another: a job.",
+            "POST", "cloud sync", "/api/v1/cloud/sync", "Makes a tree of a remote, or of a client, like another one: a job.",
             flags: [
                 .body("from", "REMOTE", "Where it comes from.", as: "from.remote"),
                 .body("from-prefix", "PREFIX/", "The tree there; all of it if not said.", as: "from.prefix"),
+                .body("from-client", "ID", "A directory of this client instead.", as: "from.client"),
+                .body("from-path", "PATH", "Its absolute path there.", as: "from.path"),
                 .body("to", "REMOTE", "Where it goes.", as: "to.remote"),
                 .body("to-prefix", "PREFIX/", "The tree there.", as: "to.prefix"),
+                .body("to-client", "ID", "A directory of this client instead.", as: "to.client"),
+                .body("to-path", "PATH", "Its absolute path there.", as: "to.path"),
                 .body("compare", "time|size|hash", "What tells that a copy differs; time if not said."),
                 .body("include", "PATTERN", "Only keys like this: * and ? within a folder, ** across.", .list),
                 .body("exclude", "PATTERN", "No keys like this.", .list),
