@@ -47,12 +47,14 @@ struct ClientHop: Sendable {
     }
 
     /// Client to store; answers the id of the stored file.
-    func pull(_ client: String, _ path: String) throws(CloudError) -> String {
+    /// - Parameter name: what it is called there; else as on the client.
+    func pull(_ client: String, _ path: String, name: String? = nil) throws(CloudError) -> String {
         if let file = keptFile {
             if isThere(file) { return file }
             attempt.log("the file that had come from the client is not in the core's store any more; it is fetched again")
         }
-        let order: JSONObject = ["direction": "pull", "clients": [.string(client)], "path": .string(path)]
+        var order: JSONObject = ["direction": "pull", "clients": [.string(client)], "path": .string(path)]
+        if let name { order["name"] = .string(name) }
         let ended = try run(order, [:], known: known(direct: false), from: 0, upTo: 500)
         guard let file = ended["file"]?.string else { throw CloudError(.internal, "the transfer names no file") }
         try keep(file: file)

@@ -10,7 +10,8 @@ struct ClientMover: Sendable {
 
     func up(_ file: ObjectInfo, of client: String, _ store: any ObjectStore, _ key: String) throws(CloudError) -> Int64 {
         try along(file) { (ledger, hop) throws(CloudError) in
-            let stored = try hop.pull(client, file.key)
+            if ledger.state == .null { try ledger.willBegin() }
+            let stored = try hop.pull(client, file.key, name: ledger.fileName)
             let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
             let reader = try CloudError.kept { () throws(PluginError) in try files.open(stored, as: .job(attempt)) }
             defer { reader.close() }
@@ -55,10 +56,10 @@ struct ClientMover: Sendable {
 
     private func fetch(_ object: ObjectInfo, _ store: any ObjectStore, _ ledger: FileLedger) throws(CloudError) -> String {
         // One that an earlier attempt began and did not come to the end with.
-        if ledger.state["begun"] != nil { try ledger.drop(as: .job(attempt)) }
+        if ledger.state != .null { try ledger.drop(as: .job(attempt)) }
+        try ledger.willBegin()
         let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
-        let last = object.key.split(separator: "/").last.map(String.init) ?? "object"
-        let sink = FileSink(files, as: .job(attempt), name: String(decoding: last.utf8.prefix(200), as: UTF8.self)) { (file, _) throws(CloudError) in
+        let sink = FileSink(files, as: .job(attempt), name: ledger.fileName) { (file, _) throws(CloudError) in
             try ledger.keep(["begun": .string(file)])
         }
         let about: JSONValue

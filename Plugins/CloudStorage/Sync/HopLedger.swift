@@ -27,6 +27,8 @@ struct FileLedger: HopLedger {
     let cloud: Cloud
     private let name: String
     private let version: String
+    /// What it is called in the core's store: so it is found there, should nobody have heard its id.
+    let fileName: String
 
     private static let prefix = "hop/"
     private static func prefix(of job: String) -> String { prefix + job + "/" }
@@ -35,7 +37,9 @@ struct FileLedger: HopLedger {
     init(_ cloud: Cloud, job: String, key: String, version: String, as actor: Actor) throws(CloudError) {
         self.cloud = cloud
         self.version = version
-        name = Self.prefix(of: job) + Text.hex(Digest.of(Array(key.utf8), .sha256))
+        let hash = Text.hex(Digest.of(Array(key.utf8), .sha256))
+        name = Self.prefix(of: job) + hash
+        fileName = "sync-\(job)-\(hash.prefix(32))"
         let state = state
         if state != .null, state["version"]?.string != version { try Self.drop(cloud, name, as: actor) }
     }
@@ -52,6 +56,9 @@ struct FileLedger: HopLedger {
             try store.transaction { (transaction) throws(PluginError) in try transaction.put(name, bytes) }
         }
     }
+
+    /// A file is about to begin.
+    func willBegin() throws(CloudError) { try keep(["name": .string(fileName)]) }
 
     /// Nothing of it is left, or is to be.
     /// - Parameter hasEnded: its transfers are over.
@@ -94,6 +101,10 @@ struct FileLedger: HopLedger {
         if !hasEnded, let transfer = state["transfer"]?.string {
             try? files.cancelTransfer(transfer, as: actor)
             if let file = ended(files, transfer, as: actor)?["file"]?.string { left.append(file) }
+        }
+        if left.isEmpty, let called = state["name"]?.string {
+            let newest = try CloudError.kept { () throws(PluginError) in try files.list(limit: 1_000, as: actor) }
+            left = (newest["items"]?.array ?? []).filter { $0["name"]?.string == called }.compactMap { $0["id"]?.string }
         }
         for file in Set(left) {
             do throws(PluginError) { try files.remove(file, as: actor) } catch where error.status == .notFound {} catch {
