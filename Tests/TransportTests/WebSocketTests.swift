@@ -63,6 +63,26 @@ final class Gatherer: WebSocketDelegate {
         #expect(code == .normal)
     }
 
+    /// Parts of any length, so that the mask goes on in the middle of a word; many at once, so that later ones must wait.
+    @Test func aMessageInTwoPartsArrivesAsOne() async throws {
+        let parts = [(0, 16_384), (1, 20_001), (24, 61_440), (27, 16_385), (3, 10)] + (0..<40).map { ($0, 60_000 + $0) }
+        let pattern = (0..<70_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+        let (lengths, isRight) = try await onLoop { loop in
+            let server = try await Self.server(loop)
+            defer { server.stop() }
+            let gatherer = Gatherer()
+            let socket = try await WebSocketClient.connect(to: server.url, delegate: gatherer)
+            for (head, body) in parts {
+                let whole = pattern.span.bytes
+                socket.send(whole.extracting(0..<head), whole.extracting(head..<(head + body)))
+            }
+            await gatherer.until { $0.messages.count == parts.count }
+            return (gatherer.messages.map(\.count), gatherer.messages.allSatisfy { $0.elementsEqual(pattern.prefix($0.count)) })
+        }
+        #expect(lengths == parts.map { $0 + $1 })
+        #expect(isRight)
+    }
+
     @Test func fragmentsWithAPingBetween() async throws {
         let message = try await onLoop { loop in
             let server = try await Self.server(loop)
