@@ -30,25 +30,31 @@ struct ClientSide: SyncSide {
             guard directory.utf8.count(where: { $0 == UInt8(ascii: "/") }) < Self.depth else {
                 throw .invalid("more than \(Self.depth) directories inside each other: \(directory.prefix(256))")
             }
-            try entries(of: directory, cancellation) { entry in
+            try entries(of: directory, cancellation) { (entry) throws(CloudError) in
                 let key = directory.isEmpty ? entry.name : directory + "/" + entry.name
                 if entry.kind == "directory" { waiting.append(key) }
                 Self.sort(entry, key, path(of: key), filter, into: &tree)
+                guard tree.count <= SyncRun.mostObjects else { throw SyncRun.tooLarge }
             }
-            guard tree.count <= SyncRun.mostObjects else { throw SyncRun.tooLarge }
         }
         return tree
     }
 
-    private func entries(of directory: String, _ cancellation: Cancellation, _ body: (Files.Entry) -> Void) throws(CloudError) {
+    private func entries(
+        of directory: String, _ cancellation: Cancellation, _ body: (Files.Entry) throws(CloudError) -> Void
+    ) throws(CloudError) {
         let place = directory.isEmpty ? path : path(of: directory)
         var after: String? = ""
         while let last = after {
             let page: (entries: [Files.Entry], next: String?) = try ask(cancellation) { (files, done) throws(PluginError) in
                 try files.clientList(client, place, after: last, as: .job(attempt), done: done)
             }
-            for entry in page.entries { body(entry) }
+            for entry in page.entries { try body(entry) }
             after = page.next
+            // A list that does not go on would never end.
+            if let next = page.next, !last.utf8.lexicographicallyPrecedes(next.utf8) {
+                throw CloudError(.refused, "client \(client) lists \(place) out of order: after \"\(last)\" comes \"\(next)\"")
+            }
         }
     }
 
