@@ -89,7 +89,7 @@ void cm_floor_file(int listener, const char *path) {
     unsigned char *piece = malloc(PIECE);
     if (!context || !piece) exit(1);
     for (;;) {
-        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        int fd = floor_accept(listener);
         if (fd < 0) continue;
         SSL *ssl = SSL_new(context);
         SSL_set_fd(ssl, fd);

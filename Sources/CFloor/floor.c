@@ -8,6 +8,7 @@
 #include <netinet/tcp.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,12 @@ int floor_connect(uint16_t port) {
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     return fd;
+}
+
+int floor_accept(int listener) {
+    struct pollfd ready = {.fd = listener, .events = POLLIN};
+    poll(&ready, 1, -1);
+    return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 }
 
 void floor_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }

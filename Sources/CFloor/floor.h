@@ -18,6 +18,8 @@ void buffer_append(struct buffer *buffer, const void *bytes, size_t count);
 void buffer_drop(struct buffer *buffer, size_t count);
 
 int floor_connect(uint16_t port);
+/// The next connection of a listener that does not block; waits for it without using the processor that others are measured on.
+int floor_accept(int listener);
 void floor_nonblocking(int fd);
 uint64_t floor_now(void);
 /// Sends what it can of `buffer` and drops it; -1 when the socket failed.

@@ -42,8 +42,9 @@ void cm_floor_terminal(int listener) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_IGN);
     for (;;) {
-        int peer = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int peer = floor_accept(listener);
         if (peer < 0) continue;
+        floor_nonblocking(peer);
         int one = 1;
         setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         int master;

@@ -14,6 +14,11 @@ int cm_epoll_add(int epoll, int fd, uint32_t events, void *context) {
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+int cm_epoll_modify(int epoll, int fd, uint32_t events, void *context) {
+    struct epoll_event event = {.events = events, .data = {.ptr = context}};
+    return epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event) < 0 ? -errno : 0;
+}
+
 int cm_epoll_remove(int epoll, int fd) {
     struct epoll_event event = {0};
     return epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event) < 0 ? -errno : 0;

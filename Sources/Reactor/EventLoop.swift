@@ -10,8 +10,12 @@ import Synchronization
 /// It is a task executor and on purpose no serial one: a job that ran as isolated to a serial executor would be enqueued
 /// once more at each suspension, to get back to its task's preference.
 ///
-/// `@unchecked Sendable`: `mail`, `asleep`, `finished` and the descriptors are safe across threads by their types;
-/// every other stored property is read and written only on the loop's own thread, after `start` has handed it over.
+/// A loop with little to do that posts to one that sleeps does not wake its thread: at the end of its own turn it does that
+/// loop's mail itself, as that loop (see `lend`). So "the loop's thread" is the one that holds `running`, and `current` says
+/// which loop that is.
+///
+/// `@unchecked Sendable`: `mail`, `running`, `asleep`, `finished` and the descriptors are safe across threads by their types;
+/// every other stored property is read and written only by who holds `running`, after `start` has handed it over.
 public final class EventLoop: TaskExecutor, @unchecked Sendable {
     public let name: String
 
@@ -24,13 +28,21 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
         var stopping = false
     }
     private let mail = Mutex(Mail())
+    /// Held by whoever runs a turn of this loop: its own thread, or one that does the mail in its place while it sleeps.
+    private let running = Mutex(())
     /// True only while the thread is (about to be) in epoll_wait: writers signal the eventfd only then.
     private let asleep = Atomic<Bool>(false)
     private let finished = Finished()
     private let epoll: Int32
     private let wakeDescriptor: Int32
 
-    // Confined to the loop's thread.
+    /// Above these a turn is no light one, and the other's thread is woken at once. Nanoseconds: about what a wake costs.
+    private static let lightEvents: Int32 = 4
+    private static let lightTime: UInt64 = 60_000
+    private static let lentLetters = 16
+    private static let lentRounds = 4
+
+    // Confined to who holds `running`.
     private var batch: [Letter] = []
     private var local: [Letter] = []
     private var sources: [Source?] = []
@@ -39,6 +51,13 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
     private var turnEnds: [() -> Void] = []
     private var cachedNow: UInt64 = 0
     private var residents: [ObjectIdentifier: AnyObject] = [:]
+    /// This turn has few events.
+    private var isLight = true
+    /// Loops that slept when this turn posted to them.
+    private var sleepers: [EventLoop] = []
+    /// What epoll_wait was told to wait for, monotonic nanoseconds; only with `timers` to compare.
+    private var sleepsUntil: UInt64 = 0
+    private var waitMilliseconds: Int32 = 0
 
     /// Starts the thread. It runs until `stop`.
     public static func start(name: String) throws(ReactorError) -> EventLoop {
@@ -127,12 +146,15 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
     public func join() { finished.wait() }
 
     private func deliver(_ letter: Letter) {
-        if isCurrent {
+        let current = EventLoop.current
+        if current === self {
             local.append(letter)
-        } else {
-            mail.withLock { $0.letters.append(letter) }
-            if asleep.load(ordering: .sequentiallyConsistent) { wake() }
+            return
         }
+        mail.withLock { $0.letters.append(letter) }
+        guard asleep.load(ordering: .sequentiallyConsistent) else { return }
+        guard let current, current.isTurnLight else { return wake() }
+        if !current.sleepers.contains(where: { $0 === self }) { current.sleepers.append(self) }
     }
 
     private func wake() {
@@ -147,18 +169,31 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
         return cachedNow
     }
 
-    /// Watches the source for all edges until `remove`.
-    public func add(_ source: Source) throws(ReactorError) {
+    /// Watches the source for all edges until `remove`. Without `writable` those come only while `watchWritable` asks for
+    /// them: of a Unix socket each packet that the peer takes is such an edge, and a wake of this thread.
+    public func add(_ source: Source, writable: Bool = true) throws(ReactorError) {
         assertCurrent()
         let descriptor = Int(source.descriptor)
         let context = Unmanaged.passUnretained(source).toOpaque()
-        let status = cm_epoll_add(epoll, source.descriptor, cm_epoll_all_edges(), context)
+        let status = cm_epoll_add(epoll, source.descriptor, Self.edges(writable: writable), context)
         guard status == 0 else { throw ReactorError(call: "epoll_ctl", errno: -status) }
         if sources.count <= descriptor {
             sources.append(contentsOf: repeatElement(nil, count: descriptor + 1 - sources.count))
         }
         sources[descriptor] = source
     }
+
+    /// Whether the source hears that it can write; if it can now, it hears so in the next turn.
+    public func watchWritable(_ source: Source, _ isOn: Bool) {
+        assertCurrent()
+        let descriptor = Int(source.descriptor)
+        guard descriptor < sources.count, sources[descriptor] === source else { return }
+        let context = Unmanaged.passUnretained(source).toOpaque()
+        // Of a descriptor that is registered it cannot fail.
+        _ = cm_epoll_modify(epoll, source.descriptor, Self.edges(writable: isOn), context)
+    }
+
+    private static func edges(writable: Bool) -> UInt32 { writable ? cm_epoll_all_edges() : cm_epoll_read_edges() }
 
     /// No event reaches the source after this; it stays alive to the end of the turn.
     public func remove(_ source: Source) {
@@ -225,25 +260,69 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
         defer { memory.deallocate() }
         let events = memory.assumingMemoryBound(to: epoll_event.self)
         while turn(events, capacity) {}
-        drainAfterStop()
+        running.withLock { _ in drainAfterStop() }
         cm_thread_set_loop(nil)
         finished.signal()
     }
 
     private func turn(_ events: UnsafeMutablePointer<epoll_event>, _ capacity: Int32) -> Bool {
-        let count = cm_epoll_wait(epoll, events, capacity, timeout())
-        asleep.store(false, ordering: .sequentiallyConsistent)
-        cachedNow = monotonicNanoseconds()
-        if count > 0 {
-            for index in 0..<count {
-                dispatch(cm_epoll_context(events, index), Readiness(rawValue: cm_epoll_events(events, index)))
+        let count = cm_epoll_wait(epoll, events, capacity, waitMilliseconds)
+        return running.withLock { _ in
+            asleep.store(false, ordering: .sequentiallyConsistent)
+            cachedNow = monotonicNanoseconds()
+            isLight = count <= Self.lightEvents
+            if count > 0 {
+                for index in 0..<count {
+                    dispatch(cm_epoll_context(events, index), Readiness(rawValue: cm_epoll_events(events, index)))
+                }
             }
+            let goesOn = runMail()
+            while let timer = timers.popDue(cachedNow) { timer.handler() }
+            for hook in turnEnds { hook() }
+            if !graveyard.isEmpty { graveyard.removeAll(keepingCapacity: true) }
+            visitSleepers()
+            waitMilliseconds = timeout()
+            return goesOn
         }
-        let running = runMail()
-        while let timer = timers.popDue(cachedNow) { timer.handler() }
-        for hook in turnEnds { hook() }
-        if !graveyard.isEmpty { graveyard.removeAll(keepingCapacity: true) }
-        return running
+    }
+
+    // MARK: In place of a thread that sleeps
+
+    private var isTurnLight: Bool { isLight && monotonicNanoseconds() &- cachedNow < Self.lightTime }
+
+    /// The end of a turn: nothing of this loop is under way on the stack.
+    private func visitSleepers() {
+        guard !sleepers.isEmpty else { return }
+        let isLight = isTurnLight
+        while let loop = sleepers.popLast() {
+            guard isLight else {
+                loop.wake()
+                continue
+            }
+            cm_thread_set_loop(Unmanaged.passUnretained(loop).toOpaque())
+            // Not to be had: its thread is up, or another one is doing this and may have taken the mail before ours came.
+            let isDone = loop.running.withLockIfAvailable { _ in loop.lend() } ?? false
+            cm_thread_set_loop(Unmanaged.passUnretained(self).toOpaque())
+            if !isDone { loop.wake() }
+        }
+    }
+
+    /// Runs this loop's mail on the caller's thread, while its own is in epoll_wait. False: its own has to go on.
+    ///
+    /// What that thread may have in its hands, events of sources that are removed here, stays good: the graveyard is
+    /// emptied by itself alone. Its timers are its own to run; it is woken for one that is earlier than what it waits for.
+    private func lend() -> Bool {
+        guard mail.withLock({ $0.letters.count <= Self.lentLetters && !$0.stopping }) else { return false }
+        cachedNow = monotonicNanoseconds()
+        // To others that sleep it leads no further: their mail might come back to this one.
+        isLight = false
+        var rounds = 0
+        repeat {
+            guard runMail() else { return false }
+            for hook in turnEnds { hook() }
+            rounds += 1
+        } while !local.isEmpty && rounds < Self.lentRounds
+        return local.isEmpty && timers.nextDeadline ?? .max >= sleepsUntil
     }
 
     private func dispatch(_ context: UnsafeMutableRawPointer?, _ readiness: Readiness) {
@@ -262,9 +341,11 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
 
     /// Milliseconds for epoll_wait. Announces sleep before the last look at the mailbox, so that no letter is missed.
     private func timeout() -> Int32 {
+        sleepsUntil = 0
         guard local.isEmpty else { return 0 }
         asleep.store(true, ordering: .sequentiallyConsistent)
         guard mail.withLock({ $0.letters.isEmpty && !$0.stopping }) else { return 0 }
+        sleepsUntil = timers.nextDeadline ?? .max
         guard let deadline = timers.nextDeadline else { return -1 }
         let now = monotonicNanoseconds()
         guard deadline > now else { return 0 }

@@ -307,7 +307,7 @@ public final class HolderTerminals: TerminalExecutor, HolderKeeping {
     private func hold(_ terminal: Terminal, _ socket: consuming Descriptor) {
         let link = TerminalLink(terminal.channel, socket, on: loop, owner: self)
         terminal.phase = .held(link)
-        do throws(ReactorError) { try loop.add(link) } catch {
+        do throws(ReactorError) { try loop.add(link, writable: false) } catch {
             complain("terminal.watch-failed", terminal.channel, error)
             return settle(terminal)
         }

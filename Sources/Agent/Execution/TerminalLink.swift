@@ -70,7 +70,10 @@ final class TerminalLink: Source {
     }
 
     private func sendOutgoing() {
-        if waiting.isEmpty, handOver(outgoing) { return }
+        if waiting.isEmpty {
+            if handOver(outgoing) { return }
+            loop.watchWritable(self, true)
+        }
         guard waiting.count < Self.waitingPackets else { return over() }
         waiting.append(outgoing)
     }
@@ -81,9 +84,11 @@ final class TerminalLink: Source {
     }
 
     private func sendWaiting() {
+        guard !waiting.isEmpty else { return }
         var sent = 0
         while sent < waiting.count, handOver(waiting[sent]) { sent += 1 }
         waiting.removeFirst(sent)
+        if waiting.isEmpty { loop.watchWritable(self, false) }
     }
 
     /// Goes on after an output was answered with false.

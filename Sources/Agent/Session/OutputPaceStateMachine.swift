@@ -2,9 +2,9 @@ import AgentProtocol
 
 /// How much output of commands, and of files, may go in one turn of the loop, so that what somebody types, and its echo, finds the loop
 /// and the processor free. While nobody types a turn is larger and just has an end; beside a keystroke there is a pause between
-/// two turns as well, which still leaves some 30 MB a second.
+/// two turns as well, which still leaves some 10 MB a second of output.
 struct OutputPaceStateMachine {
-    static let turnBytes = 3 * WireLimits.dataBytes
+    static let turnBytes = WireLimits.dataBytes
     /// While nobody types: a quarter of a millisecond.
     static let longTurnBytes = 256 << 10
     static let pauseMilliseconds: UInt64 = 1

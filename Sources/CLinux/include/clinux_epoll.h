@@ -8,11 +8,15 @@
 
 /// `EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET` as one constant: the enum's bit 31 does not fit Swift's Int32 import.
 static inline uint32_t cm_epoll_all_edges(void) { return EPOLLIN | EPOLLOUT | EPOLLRDHUP | (uint32_t)EPOLLET; }
+/// The same without EPOLLOUT.
+static inline uint32_t cm_epoll_read_edges(void) { return EPOLLIN | EPOLLRDHUP | (uint32_t)EPOLLET; }
 static inline uint32_t cm_epoll_read_level(void) { return EPOLLIN; }
 
 int cm_epoll_create(void);
 /// Registers `fd` once; `context` comes back with each event. 0 or -errno.
 int cm_epoll_add(int epoll, int fd, uint32_t events, void *context);
+/// Other events for the same descriptor; what is ready already is reported at once. 0 or -errno.
+int cm_epoll_modify(int epoll, int fd, uint32_t events, void *context);
 int cm_epoll_remove(int epoll, int fd);
 /// Waits at most `timeout_ms` (-1: for ever). The number of events, or -errno.
 int cm_epoll_wait(int epoll, struct epoll_event *events, int capacity, int timeout_ms);

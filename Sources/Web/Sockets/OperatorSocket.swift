@@ -47,8 +47,9 @@ public final class OperatorSocket: Sendable {
         var pausesReading = false
         var bridge: Confined<SocketBridge>?
         /// Made once, so that a wake allocates nothing; nil after the end, which breaks its cycle.
-        var flush: (@Sendable () -> Void)?
+        var flush: Flush?
     }
+    private typealias Flush = @Sendable () -> Void
     private let state = Mutex(State())
     private let loop: EventLoop
     let receiver: any OperatorSocketReceiver
@@ -62,6 +63,7 @@ public final class OperatorSocket: Sendable {
     /// Sends one message, or says why not. Text must be UTF-8: the peer ends the connection otherwise.
     public func send(_ message: RawSpan, isText: Bool = false) -> WriteOutcome {
         let count = message.byteCount
+        var due: Flush?
         let (outcome, direct) = message.withUnsafeBytes { bytes in
             state.withLock { state -> (WriteOutcome, Confined<SocketBridge>?) in
                 guard state.phase == .open || state.phase == .connecting else { return (.gone, nil) }
@@ -72,10 +74,11 @@ public final class OperatorSocket: Sendable {
                 if state.frames.isEmpty, state.phase == .open, loop.isCurrent { return (.accepted, state.bridge) }
                 state.bytes.append(contentsOf: bytes)
                 state.frames.append(Frame(count: count, isText: isText))
-                post(&state)
+                due = Self.flushDue(&state)
                 return (.accepted, nil)
             }
         }
+        post(due)
         guard let direct else { return outcome }
         let (sent, isFull) = direct.assumeOnLoop { ($0.socket.send(message, isText: isText), $0.socket.isOverHighMark) }
         if isFull { state.withLock { $0.isFull = true } }
@@ -87,37 +90,43 @@ public final class OperatorSocket: Sendable {
     /// Ends it after what was sent before; `closed` follows. Codes that must not be on the wire become 1011.
     public func close(_ code: UInt16 = 1000, _ reason: String = "") {
         let isAllowed = code == 1000 || code == 1001 || (1007...1014).contains(code) || (3000...4999).contains(code)
-        state.withLock { state in
-            guard state.phase == .open || state.phase == .connecting, state.close == nil else { return }
+        post(state.withLock { state in
+            guard state.phase == .open || state.phase == .connecting, state.close == nil else { return nil }
             state.close = (isAllowed ? WebSocketCloseCode(rawValue: code) : .internalError, reason)
             if state.phase == .open { state.phase = .closing }
-            post(&state)
-        }
+            return Self.flushDue(&state)
+        })
     }
 
     /// Back-pressure on the peer: nothing is read from it while this is off.
     public func receive(_ isOn: Bool) {
-        state.withLock { state in
+        post(state.withLock { state in
             state.pausesReading = !isOn
-            post(&state)
-        }
+            return Self.flushDue(&state)
+        })
     }
 
-    private func post(_ state: inout State) {
-        guard state.phase != .connecting, !state.isPosted, let flush = state.flush else { return }
+    private static func flushDue(_ state: inout State) -> Flush? {
+        guard state.phase != .connecting, !state.isPosted, let flush = state.flush else { return nil }
         state.isPosted = true
-        loop.post(flush)
+        return flush
+    }
+
+    /// Outside the lock: the loop that this wakes takes it first of all, and would wait for whoever woke it.
+    private func post(_ due: Flush?) {
+        if let due { loop.post(due) }
     }
 
     // MARK: The loop's side
 
     /// The upgrade is through.
     func opened(_ bridge: Confined<SocketBridge>) {
-        state.withLock { state in
+        post(state.withLock { state in
             state.bridge = bridge
             state.phase = state.close == nil ? .open : .closing
-            if !state.frames.isEmpty || state.close != nil || state.pausesReading { post(&state) }
-        }
+            guard !state.frames.isEmpty || state.close != nil || state.pausesReading else { return nil }
+            return Self.flushDue(&state)
+        })
     }
 
     private func flushNow() {
