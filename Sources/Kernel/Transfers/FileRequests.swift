@@ -9,7 +9,7 @@ extension Transfers {
 
     /// Asks a client about its files. The caller has checked that the principal may look there.
     /// - Throws: 404 `path-not-found`, 403 `path-not-allowed`, …: what the agent says (Docs/errors.md); 409
-    ///   `client-offline`, `file-unsupported`; 503 `client-busy`; 504 `client-timeout`.
+    ///   `client-offline`, `file-unsupported`; 502 `file-answer`; 503 `client-busy`; 504 `client-timeout`.
     public func look(_ request: FileRequest, on client: ClientID) async throws(Problem) -> FileAnswer {
         try Self.validate(request)
         guard let link = clients.link(of: client) else {
@@ -26,7 +26,27 @@ extension Transfers {
             link.reach { $0.ask(request, milliseconds: longest, continuation) }
         }
         if let failure = answer.failure { throw Problem(failure) }
+        if case .list(let path, let after, let limit) = request, let fault = Self.fault(of: answer, after: after, limit: limit) {
+            throw Problem(502, "file-answer", "client \(client) lists \(path) as no directory is: \(fault)")
+        }
         return answer
+    }
+
+    /// A client that lies must not lead anybody elsewhere: others make paths and keys of these names, and read on after the last.
+    static func fault(of answer: FileAnswer, after: String, limit: Int) -> String? {
+        guard answer.entries.count <= limit else { return "\(answer.entries.count) entries, \(limit) were asked for" }
+        var last = after
+        for entry in answer.entries {
+            let name = entry.name
+            if name.isEmpty || name == "." || name == ".." || name.utf8.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") }) {
+                return "\"\(name.prefix(64))\" is no name"
+            }
+            guard last.utf8.lexicographicallyPrecedes(name.utf8) else {
+                return "\"\(name.prefix(64))\" comes after \"\(last.prefix(64))\""
+            }
+            last = name
+        }
+        return nil
     }
 
     /// The same for who is not recorded by anybody else: the audit record `action` is on the disk before the client is asked.
