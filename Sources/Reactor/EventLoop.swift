@@ -381,6 +381,8 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
 
     /// Jobs must run, or their tasks leak; a bounded number of rounds lets short chains finish.
     private func drainAfterStop() {
+        // No end of a turn comes any more at which it could do the mail of others.
+        isLight = false
         for _ in 0..<64 {
             _ = runMail()
             if local.isEmpty, mail.withLock({ $0.letters.isEmpty }) { break }
