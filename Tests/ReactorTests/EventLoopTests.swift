@@ -93,6 +93,32 @@ import Testing
         }
     }
 
+    /// What the peer takes wakes nobody who has not asked; who asks hears at once of room that is there already.
+    @Test func roomToWriteIsToldOnlyToWhoAsks() async throws {
+        var ends: [Int32] = [0, 0]
+        #expect(socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0)
+        let (mine, theirs) = (ends[0], ends[1])
+        defer {
+            close(mine)
+            close(theirs)
+        }
+        try await withLoop { loop in
+            let heard: [Bool] = await withCheckedContinuation { continuation in
+                loop.post {
+                    let fired = Writable(descriptor: mine) { loop.remove($0); continuation.resume(returning: $0.heard) }
+                    do { try loop.add(fired, writable: false) } catch { Issue.record(error) }
+                    var byte: UInt8 = 1
+                    send(mine, &byte, 1, Int32(MSG_NOSIGNAL))
+                    recv(theirs, &byte, 1, 0)
+                    // A byte of the peer makes a turn in which room to write would have been told, too.
+                    send(theirs, &byte, 1, Int32(MSG_NOSIGNAL))
+                    loop.schedule(Timer { loop.watchWritable(fired, true) }, afterMilliseconds: 5)
+                }
+            }
+            #expect(heard == [false, true])
+        }
+    }
+
     @Test func stopEndsTheThread() throws {
         let loop = try EventLoop.start(name: "test")
         loop.stop()
@@ -125,5 +151,21 @@ private final class Reader: Source {
     override func ready(_ readiness: Readiness) {
         var byte: UInt8 = 0
         while recv(descriptor, &byte, 1, Int32(MSG_DONTWAIT)) == 1 { heard(self, byte) }
+    }
+}
+
+/// Reads what comes, and notes of each event whether it told of room to write; done with the first that did.
+private final class Writable: Source {
+    private(set) var heard: [Bool] = []
+    private let done: (Writable) -> Void
+    init(descriptor: Int32, _ done: @escaping (Writable) -> Void) {
+        self.done = done
+        super.init(descriptor: descriptor)
+    }
+    override func ready(_ readiness: Readiness) {
+        var byte: UInt8 = 0
+        while recv(descriptor, &byte, 1, Int32(MSG_DONTWAIT)) == 1 {}
+        heard.append(readiness.contains(.writable))
+        if readiness.contains(.writable) { done(self) }
     }
 }
