@@ -10,6 +10,8 @@ struct ClientHop: Sendable {
     let ledger: any HopLedger
     /// It is all that the job does, and its progress the job's.
     let isAlone: Bool
+    /// The longest that a transfer may take; what has begun before that is over.
+    static let withinSeconds: Int64 = 86_400
 
     /// What an earlier attempt began or has done already.
     private var checkpoint: JSONValue { ledger.state }
@@ -53,7 +55,9 @@ struct ClientHop: Sendable {
             if isThere(file) { return file }
             attempt.log("the file that had come from the client is not in the core's store any more; it is fetched again")
         }
-        var order: JSONObject = ["direction": "pull", "clients": [.string(client)], "path": .string(path)]
+        var order: JSONObject = [
+            "direction": "pull", "clients": [.string(client)], "path": .string(path), "within_s": .integer(Self.withinSeconds),
+        ]
         if let name { order["name"] = .string(name) }
         let ended = try run(order, [:], known: known(direct: false), from: 0, upTo: 500)
         guard let file = ended["file"]?.string else { throw CloudError(.internal, "the transfer names no file") }
@@ -74,9 +78,20 @@ struct ClientHop: Sendable {
     func push(_ file: String, _ client: String, _ path: String, modified: Int64? = nil) throws(CloudError) {
         var order: JSONObject = [
             "direction": "push", "clients": [.string(client)], "path": .string(path), "file": .string(file), "form": "file", "make_parents": true,
+            "within_s": .integer(Self.withinSeconds),
         ]
         if let modified { order["modified_ns"] = .integer(modified) }
         _ = try run(order, ["file": .string(file)], known: known(direct: false), from: 500, upTo: 1_000)
+    }
+
+    /// The order with a key that stands in the ledger before it goes out: should nobody hear that the transfer was taken, the next attempt
+    /// asks for it with the same key, and gets the same one.
+    private func marked(_ order: JSONObject, _ state: JSONObject) throws(CloudError) -> JSONObject {
+        let direction = order["direction"]?.string ?? ""
+        if let key = checkpoint["key"]?.string, key.hasSuffix(direction) { return order.merged(["idempotency_key": .string(key)]) }
+        let key = JSONValue.string("\(ledger.label)-\(attempt.number)-\(direction)")
+        try ledger.keep(state.merged(["key": key, "since_ms": .integer(Int64(clamping: cloud.executor.now))]))
+        return order.merged(["idempotency_key": key])
     }
 
     private func run(
@@ -97,12 +112,16 @@ struct ClientHop: Sendable {
             id = known
             _ = try CloudError.kept { () throws(PluginError) in try files.watch(known, as: .job(attempt), progress: progress, ended: ended) }
         } else {
-            id = try CloudError.kept { () throws(PluginError) in try files.transfer(order, as: .job(attempt), progress: progress, ended: ended) }
+            // One that goes straight has another URL each time, and leaves nothing in the store.
+            let wanted = state["direct"] == nil ? try marked(order, state) : order
+            id = try CloudError.kept { () throws(PluginError) in try files.transfer(wanted, as: .job(attempt), progress: progress, ended: ended) }
             try ledger.keep(state.merged(["transfer": .string(id)]))
         }
         while true {
             if let seen = end.wait(milliseconds: 250, { $0 }) {
                 guard seen["state"]?.string != "succeeded" else { return seen }
+                // An attempt that somebody asks for later begins anew.
+                try ledger.keep(state)
                 var error = CloudError(.refused, "the transfer \(id) ended: \(seen["reason"]?.string ?? seen["state"]?.string ?? "")")
                 error.core = (seen["code"]?.string ?? "", 0)
                 throw error

@@ -10,7 +10,6 @@ struct ClientMover: Sendable {
 
     func up(_ file: ObjectInfo, of client: String, _ store: any ObjectStore, _ key: String) throws(CloudError) -> Int64 {
         try along(file) { (ledger, hop) throws(CloudError) in
-            if ledger.state == .null { try ledger.willBegin() }
             let stored = try hop.pull(client, file.key, name: ledger.fileName)
             let files = try CloudError.kept { () throws(PluginError) in try cloud.host.files() }
             let reader = try CloudError.kept { () throws(PluginError) in try files.open(stored, as: .job(attempt)) }
@@ -35,7 +34,7 @@ struct ClientMover: Sendable {
         _ file: ObjectInfo, _ body: (FileLedger, ClientHop) throws(CloudError) -> Int64
     ) throws(CloudError) -> Int64 {
         let version = "\(file.etag):\(file.size):\(file.modifiedMilliseconds)"
-        let ledger = try FileLedger(cloud, job: attempt.id, key: file.key, version: version, as: .job(attempt))
+        let ledger = FileLedger(cloud, job: attempt.id, key: file.key, version: version)
         let hop = ClientHop(cloud: cloud, attempt: attempt, cancellation: cancellation, ledger: ledger, isAlone: false)
         do throws(CloudError) {
             let size = try body(ledger, hop)

@@ -3,6 +3,8 @@ import PluginKit
 
 /// Durable word of what lies between a client and the core's store: the transfer, the file.
 protocol HopLedger: Sendable {
+    /// Whose it is: no other ledger has it.
+    var label: String { get }
     /// What an earlier attempt began or has done already.
     var state: JSONValue { get }
     func keep(_ state: JSONObject) throws(CloudError)
@@ -12,6 +14,8 @@ protocol HopLedger: Sendable {
 struct AttemptLedger: HopLedger {
     let attempt: JobAttempt
 
+    var label: String { "copy-\(attempt.id)" }
+
     var state: JSONValue { (try? JSONValue(parsing: attempt.checkpoint)) ?? .null }
 
     func keep(_ state: JSONObject) throws(CloudError) {
@@ -20,28 +24,25 @@ struct AttemptLedger: HopLedger {
     }
 }
 
-/// A record of the plugin's, for one of the files of a synchronisation. It stands from the beginning of a file's way until nothing of
-/// it lies in the core's store any more, so that an attempt after an interruption goes on with it, and what nobody goes on with is
-/// taken away.
+/// A record of the plugin's, for one version of one of the files of a synchronisation. It stands from the beginning of its way until
+/// nothing of it lies in the core's store any more, so that an attempt after an interruption goes on with it, and what nobody goes on
+/// with is taken away.
 struct FileLedger: HopLedger {
     let cloud: Cloud
     private let name: String
-    private let version: String
     /// What it is called in the core's store: so it is found there, should nobody have heard its id.
     let fileName: String
+    var label: String { fileName }
 
     private static let prefix = "hop/"
     private static func prefix(of job: String) -> String { prefix + job + "/" }
 
-    /// What was begun with another version of the file goes first.
-    init(_ cloud: Cloud, job: String, key: String, version: String, as actor: Actor) throws(CloudError) {
+    /// What an earlier attempt began with another version of the file has a record of its own, and goes at the end of the job.
+    init(_ cloud: Cloud, job: String, key: String, version: String) {
         self.cloud = cloud
-        self.version = version
-        let hash = Text.hex(Digest.of(Array(key.utf8), .sha256))
+        let hash = Text.hex(Digest.of(Array("\(version)\0\(key)".utf8), .sha256))
         name = Self.prefix(of: job) + hash
         fileName = "sync-\(job)-\(hash.prefix(32))"
-        let state = state
-        if state != .null, state["version"]?.string != version { try Self.drop(cloud, name, as: actor) }
     }
 
     var state: JSONValue {
@@ -50,7 +51,7 @@ struct FileLedger: HopLedger {
     }
 
     func keep(_ state: JSONObject) throws(CloudError) {
-        let bytes = JSONValue.object(state.merged(["version": .string(version)])).serialized()
+        let bytes = JSONValue.object(state.merged(["name": .string(fileName)])).serialized()
         let (store, name) = (cloud.store, name)
         try CloudError.kept { () throws(PluginError) in
             try store.transaction { (transaction) throws(PluginError) in try transaction.put(name, bytes) }
@@ -58,7 +59,7 @@ struct FileLedger: HopLedger {
     }
 
     /// A file is about to begin.
-    func willBegin() throws(CloudError) { try keep(["name": .string(fileName)]) }
+    func willBegin() throws(CloudError) { try keep([:]) }
 
     /// Nothing of it is left, or is to be.
     /// - Parameter hasEnded: its transfers are over.
@@ -102,9 +103,11 @@ struct FileLedger: HopLedger {
             try? files.cancelTransfer(transfer, as: actor)
             if let file = ended(files, transfer, as: actor)?["file"]?.string { left.append(file) }
         }
-        if left.isEmpty, let called = state["name"]?.string {
-            let newest = try CloudError.kept { () throws(PluginError) in try files.list(limit: 1_000, as: actor) }
-            left = (newest["items"]?.array ?? []).filter { $0["name"]?.string == called }.compactMap { $0["id"]?.string }
+        if left.isEmpty, state["transfer"] == nil, let called = state["name"]?.string {
+            let since = state["since_ms"]?.integer
+            left = try Self.files(files, called: called, since: since ?? 0, as: actor)
+            // A transfer that nobody noted may still be on its way; its file is found when it has come, or none will.
+            if left.isEmpty, let since, Int64(clamping: cloud.executor.now) < since + ClientHop.withinSeconds * 1_000 { return }
         }
         for file in Set(left) {
             do throws(PluginError) { try files.remove(file, as: actor) } catch where error.status == .notFound {} catch {
@@ -113,6 +116,19 @@ struct FileLedger: HopLedger {
         }
         try CloudError.kept { () throws(PluginError) in
             try cloud.store.transaction { (transaction) throws(PluginError) in try transaction.remove(name) }
+        }
+    }
+
+    /// Newest first, so the search ends with the first that is older.
+    private static func files(_ files: Files, called name: String, since: Int64, as actor: Actor) throws(CloudError) -> [String] {
+        var (found, after) = ([String](), "")
+        while true {
+            let last = after
+            let page = try CloudError.kept { () throws(PluginError) in try files.list(after: last, limit: 1_000, as: actor) }
+            let items = page["items"]?.array ?? []
+            found += items.filter { $0["name"]?.string == name }.compactMap { $0["id"]?.string }
+            guard let next = page["next"]?.string, (items.last?["created_ms"]?.integer ?? 0) >= since else { return found }
+            after = next
         }
     }
 

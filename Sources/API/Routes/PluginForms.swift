@@ -26,7 +26,9 @@ extension CoreForms {
         file: { FileWriting.json($0).serialized() },
         transferRequest: { (body) throws(Problem) in
             guard let json = try? JSONValue(parsing: body) else { throw .invalid("what describes the transfer is not JSON") }
-            try TransferReading.schema.check(json)
-            return try TransferReading.request(json)
+            try TransferReading.pluginSchema.check(json)
+            var order = try TransferReading.request(json)
+            order.idempotencyKey = json["idempotency_key"]?.string.map { IdempotencyKey(key: $0, request: body) }
+            return order
         })
 }

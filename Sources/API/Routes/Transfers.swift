@@ -33,24 +33,22 @@ public func transferRoutes(_ transfers: Transfers) -> [Route] {
         },
         Route(
             .post, "/api/v1/transfers", right: .createTransfers,
-            "Moves a file or a tree between the store and clients: one transfer for each client.",
+            "Moves a file or a tree between the store and clients: one transfer for each client. The header Idempotency-Key makes a repeated request safe.",
             body: .json(TransferReading.schema),
             answers: [
-                Route.Answer(
-                    201, "Durable; they run by themselves.",
-                    .object([
-                        .required("group", .string("What they have in common.")), .required("count", .integer()),
-                        .required("items", .array(TransferReading.shown, "The first 1,000 of them.")),
-                    ]))
+                Route.Answer(201, "Durable; they run by themselves.", TransferReading.created),
+                Route.Answer(200, "The same request was accepted before; so it stands now.", TransferReading.created),
             ]
         ) { (request) async throws(Problem) in
-            let made = try await transfers.create(try TransferReading.request(request.json), by: request.principal)
-            let group = made.first?.group.description ?? ""
-            return .created(
-                [
-                    "group": .string(group), "count": .integer(Int64(made.count)),
-                    "items": .array(made.prefix(1_000).map { TransferView(transfer: $0).json }),
-                ], at: "/api/v1/transfers?group=\(group)")
+            var order = try TransferReading.request(request.json)
+            order.idempotencyKey = JobReading.key(request)
+            let made = try await transfers.create(order, by: request.principal)
+            let group = made.transfers.first?.transfer.group.description ?? ""
+            let answer: JSONValue = [
+                "group": .string(group), "count": .integer(Int64(made.transfers.count)),
+                "items": .array(made.transfers.prefix(1_000).map(\.json)),
+            ]
+            return made.isNew ? .created(answer, at: "/api/v1/transfers?group=\(group)") : .json(answer)
         },
         Route(
             .get, "/api/v1/transfers/{id}", right: .readTransfers, "One transfer, with its rate and the time left while it runs.",
@@ -83,7 +81,12 @@ private func act(
 }
 
 enum TransferReading {
-    static let schema = Schema.object([
+    static let schema = Schema.object(members)
+    /// A plugin has no header to put the key in.
+    static let pluginSchema = Schema.object(
+        members + [.optional("idempotency_key", .string("The same key again: the same transfer.", length: 1...128))])
+
+    private static let members: [Schema.Member] = [
         .required("direction", .choice(["push", "pull"], "push: store to client; pull: client to store.")),
         .optional("selector", .string("Which clients; those that you may use for this.", length: 1...SelectorSyntax.maximumLength)),
         .optional("clients", .array(.string(length: 26...26), count: 1...TransferRequest.maximumTargets)),
@@ -102,6 +105,11 @@ enum TransferReading {
         .optional("rate_limit", .integer("Bytes per second at most; 0: none of its own.", in: 0...1 << 40)),
         .optional("offline", .choice(["queue", "fail"], "When a client is not connected; default: queue.")),
         .optional("within_s", .integer("It fails when it is not over by then; default: a day.", in: 1...2_592_000)),
+    ]
+
+    static let created = Schema.object([
+        .required("group", .string("What they have in common.")), .required("count", .integer()),
+        .required("items", .array(shown, "The first 1,000 of them.")),
     ])
 
     static let shown = Schema.object([

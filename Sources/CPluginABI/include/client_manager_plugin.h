@@ -857,7 +857,9 @@ typedef struct cm_files {
   cm_status (*CM_NULLABLE remove)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text id, cm_error *CM_NULLABLE error);
 
   /* [wait] Starts a transfer: `specification` is the body of POST /api/v1/transfers for one client. Returns when it is durably
-   * accepted; `id` gets its id, 26 bytes; where they do not fit nothing is done. It goes on over restarts, whoever watches.
+   * accepted; `id` gets its id, 26 bytes; where they do not fit nothing is done. It goes on over restarts, whoever watches. Since
+   * ABI 1.3 it may have "idempotency_key" besides: the same key and text of the same actor again give the same transfer, as long
+   * as that is listed; so a crash between this call and the note of its `id` starts no second one.
    * `callbacks` may be NULL: then nobody watches and `transfer` is CM_NO_HANDLE. At most 256 watched. */
   cm_status (*CM_NULLABLE transfer_start)(cm_host_context *CM_NONNULL host, cm_handle actor, cm_text specification,
                                           const cm_transfer_callbacks *CM_NULLABLE callbacks, void *CM_NULLABLE context,

@@ -20,9 +20,13 @@ struct ArchiveTrouble: Sendable, Equatable {
 
 /// How the last attempts of an archive went, when the next one is, and what is news in that. A value; no clock of its own.
 struct ArchiveHealth: Sendable {
+    /// How long a store may be away before that is news.
     static let graceMilliseconds: UInt64 = 15_000
+    private let grace: UInt64
     private(set) var pace = ArchivePace()
     private(set) var trouble: ArchiveTrouble?
+
+    init(graceMilliseconds: UInt64 = ArchiveHealth.graceMilliseconds) { grace = graceMilliseconds }
 
     /// - Returns: whether the trouble that is over was told.
     mutating func succeeded() -> Bool {
@@ -39,8 +43,8 @@ struct ArchiveHealth: Sendable {
         let before = trouble.flatMap { $0.isAbsent == isAbsent ? $0 : nil }
         // Who is not there yet has not failed: plugins come after the core, and tell by `storeChanged`. So nothing is said at first.
         let since = min(before?.sinceMilliseconds ?? now, now)
-        let isTold = !isAbsent || before?.isTold == true || now - since >= Self.graceMilliseconds
-        let pause = !isAbsent ? pace.failed() : isTold ? 60_000 : since + Self.graceMilliseconds - now
+        let isTold = !isAbsent || before?.isTold == true || now - since >= grace
+        let pause = !isAbsent ? pace.failed() : isTold ? 60_000 : since + grace - now
         let (code, text) = failure.told
         trouble = ArchiveTrouble(
             code: code, text: text, isAbsent: isAbsent, isTold: isTold, sinceMilliseconds: since, nextMilliseconds: now + pause)

@@ -17,17 +17,23 @@ public final class AuditArchive: Sendable {
     private let isStopping = Atomic<Bool>(false)
     private let written: Counter
     private let failures: Counter
-    private let state = Mutex(State())
+    private let grace: UInt64
+    private let state: Mutex<State>
 
     private struct State {
         var objects: (any ObjectStore)?
         /// For metrics; the database has the truth.
         var known: (destination: ArchiveDestination, position: UInt64)?
         var isWriting = false
-        var health = ArchiveHealth()
+        var health: ArchiveHealth
     }
 
-    init(store: Store, audit: Audit, settings: Settings, events: Events, metrics: Metrics) {
+    init(
+        store: Store, audit: Audit, settings: Settings, events: Events, metrics: Metrics,
+        graceMilliseconds: UInt64 = ArchiveHealth.graceMilliseconds
+    ) {
+        grace = graceMilliseconds
+        state = Mutex(State(health: ArchiveHealth(graceMilliseconds: graceMilliseconds)))
         self.store = store
         self.audit = audit
         self.settings = settings
@@ -247,7 +253,7 @@ public final class AuditArchive: Sendable {
     private func reset() {
         state.withLock { state in
             state.known = nil
-            state.health = ArchiveHealth()
+            state.health = ArchiveHealth(graceMilliseconds: grace)
         }
     }
 }

@@ -53,6 +53,12 @@ public struct IdempotencyKey: Sendable, Equatable {
 
     /// - Parameter request: the whole request as it came.
     public init(key: String, request: [UInt8]) { self.init(key: key, requestDigest: SHA256.hash(request)) }
+
+    func validate(pointer: String? = nil) throws(Problem) {
+        guard (1...128).contains(key.utf8.count), key.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+            throw .invalid("an idempotency key has 1 to 128 printable ASCII characters", pointer: pointer)
+        }
+    }
 }
 
 /// A request to run something, as it came in. Everything that it carries is checked by `validated`.
@@ -164,12 +170,7 @@ extension CommandRequest {
         try validateRollout(limits)
         try validateSurroundings()
         try validateSecrets()
-        if let idempotencyKey {
-            let key = idempotencyKey.key.utf8
-            guard (1...128).contains(key.count), key.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-                throw .invalid("an idempotency key has 1 to 128 printable ASCII characters", pointer: "/idempotency_key")
-            }
-        }
+        try idempotencyKey?.validate(pointer: "/idempotency_key")
         if let note, note.utf8.count > 1_024 {
             throw .invalid("the note has \(note.utf8.count) bytes, at most 1024 are allowed", pointer: "/note")
         }

@@ -219,11 +219,7 @@ public final class Jobs: Sendable {
         if let due = request.dueAt, due > now + 10 * 366 * 86_400_000 {
             throw .invalid("the job would run in more than ten years", pointer: "/run_at_ms")
         }
-        if let key = request.idempotencyKey?.key.utf8 {
-            guard (1...128).contains(key.count), key.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-                throw .invalid("an idempotency key has 1 to 128 printable ASCII characters")
-            }
-        }
+        try request.idempotencyKey?.validate()
     }
 
     static func unknown(_ id: JobID) -> Problem {

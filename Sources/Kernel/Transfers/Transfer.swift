@@ -93,6 +93,8 @@ public struct TransferRequest: Sendable {
     public var offline = Offline.queue
     /// How long it may take, all interruptions and pauses included.
     public var withinMilliseconds: UInt64 = 86_400_000
+    /// Known as long as the record of the first transfer is kept: `transfer_retention_days` after its end.
+    public var idempotencyKey: IdempotencyKey?
 
     public static let maximumTargets = 10_000
     public static let within: ClosedRange<UInt64> = 1_000...30 * 86_400_000
@@ -104,6 +106,7 @@ public struct TransferRequest: Sendable {
     }
 
     func validate() throws(Problem) {
+        try idempotencyKey?.validate()
         try FilePaths.validate(path, pointer: "/path")
         guard Self.within.contains(withinMilliseconds) else {
             throw .invalid("a transfer may take 1 second to 30 days", pointer: "/within_s")

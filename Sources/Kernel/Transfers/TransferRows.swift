@@ -44,6 +44,15 @@ enum TransferRows {
                 CREATE INDEX transfers_group ON transfers (group_id, id);
                 """),
         Migration(area: "transfers", version: 2, sql: "ALTER TABLE transfers ADD COLUMN far TEXT"),
+        // Of a request, in the row of its first transfer.
+        Migration(
+            area: "transfers", version: 3,
+            sql: """
+                ALTER TABLE transfers ADD COLUMN idempotency_key TEXT;
+                ALTER TABLE transfers ADD COLUMN request_digest BLOB;
+                CREATE UNIQUE INDEX transfers_key ON transfers (owner_kind, owner, idempotency_key)
+                    WHERE idempotency_key IS NOT NULL;
+                """),
     ]
 
     private static let columns = """
@@ -84,18 +93,41 @@ enum TransferRows {
         return try all(query, store).first
     }
 
-    static func insert(_ transfer: Transfer, _ transaction: borrowing Transaction) throws(StoreError) {
+    /// The transfers of the request that came with this key before.
+    /// - Throws: 409 `idempotency-key-reused`: it was another request.
+    static func known(
+        _ key: IdempotencyKey, of principal: Principal, _ store: borrowing some StoreReading & ~Copyable
+    ) throws(StoreError) -> [Transfer] {
+        let found = try store.first(
+            "SELECT id, request_digest FROM transfers WHERE owner_kind = ? AND owner = ? AND idempotency_key = ?",
+            principal.kind.rawValue, principal.id, key.key
+        ) { (row) throws(StoreError) in (row.identifier(0, TransferTag.self), row.bytes(1)) }
+        guard let found, let group = found.0 else { return [] }
+        guard found.1 == key.requestDigest else {
+            throw .refused(
+                .conflict("idempotency-key-reused", "this idempotency key belongs to another request (transfer \(group))"))
+        }
+        var query = select()
+        query.and("group_id = ?", .bytes(group.bytes))
+        query.append(" ORDER BY id")
+        return try all(query, store)
+    }
+
+    static func insert(
+        _ transfer: Transfer, _ key: IdempotencyKey?, _ transaction: borrowing Transaction
+    ) throws(StoreError) {
         try transaction.run(
             """
             INSERT INTO transfers (id, group_id, client, direction, form, path, file, name, size, mode, modified_ns, replaces,
                 makes_parents, links, rate, owner_kind, owner, created_ms, deadline_ms, state, code, reason, bytes, durable,
-                entries, skipped, far)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, ?)
+                entries, skipped, far, idempotency_key, request_digest)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, ?, ?, ?)
             """,
             transfer.id, transfer.group, transfer.client, transfer.direction.rawValue, transfer.form.rawValue,
             transfer.path, transfer.file, transfer.name, transfer.size, transfer.mode.map { Int($0) }, transfer.modified,
             transfer.replaces, transfer.makesParents, transfer.links.rawValue, transfer.rate, transfer.ownerKind.rawValue,
-            transfer.owner, transfer.createdAt, transfer.deadline, transfer.state.rawValue, transfer.far)
+            transfer.owner, transfer.createdAt, transfer.deadline, transfer.state.rawValue, transfer.far,
+            key?.key, key?.requestDigest)
     }
 
     /// Writes what can change. False: it is over already, or gone.

@@ -92,10 +92,24 @@ public final class Transfers: Sendable {
 
     // MARK: Begin
 
+    /// What became of a request.
+    public struct Creation: Sendable {
+        /// At least one; a repeated request's as they are now.
+        public var transfers: [TransferView]
+        /// False: a request with the same idempotency key has made them.
+        public var isNew: Bool
+    }
+
     /// Takes the transfers of a request, one for each client. When this returns they are on the disk.
-    /// - Throws: 400, 403, 404 (also `file-unknown`), 409 `client-offline` and `file-unsupported`, 503 `too-many-transfers`.
-    public func create(_ request: TransferRequest, by principal: Principal) async throws(Problem) -> [Transfer] {
+    /// - Throws: 400, 403, 404 (also `file-unknown`), 409 `client-offline`, `file-unsupported` and `idempotency-key-reused`, 503
+    ///   `too-many-transfers`.
+    public func create(_ request: TransferRequest, by principal: Principal) async throws(Problem) -> Creation {
         try request.validate()
+        // Before all else: the client may have left since, and the file.
+        if let key = request.idempotencyKey {
+            let known = try await store.read { (reader) throws(StoreError) in try TransferRows.known(key, of: principal, reader) }
+            if !known.isEmpty { return repeated(known) }
+        }
         let isPush = request.direction == .push
         let right: Right = isPush ? .fileWrite : .fileRead
         let targets = try await targets(of: request, right, principal)
@@ -126,7 +140,7 @@ public final class Transfers: Sendable {
                 owner: principal.id, createdAt: now, deadline: now + request.withinMilliseconds,
                 far: request.url?.description)
         }
-        try await record(made, principal)
+        if let known = try await record(made, request.idempotencyKey, principal) { return repeated(known) }
         killPoint("transfer.created")
         state.withLock { state in
             for transfer in made {
@@ -136,7 +150,12 @@ public final class Transfers: Sendable {
         }
         for transfer in made { tell("transfer.created", transfer) }
         schedule()
-        return made
+        return Creation(transfers: made.map { TransferView(transfer: $0) }, isNew: true)
+    }
+
+    private func repeated(_ known: [Transfer]) -> Creation {
+        let live = state.withLock { state in known.map { state.live[$0.id] } }
+        return Creation(transfers: zip(known, live).map { $1?.view ?? TransferView(transfer: $0) }, isNew: false)
     }
 
     private func targets(
@@ -197,8 +216,11 @@ public final class Transfers: Sendable {
         if let refusal { throw refusal }
     }
 
-    private func record(_ made: [Transfer], _ principal: Principal) async throws(Problem) {
-        guard let first = made.first else { return }
+    /// - Returns: those that the same request has made in the meantime; then nothing is written.
+    private func record(
+        _ made: [Transfer], _ key: IdempotencyKey?, _ principal: Principal
+    ) async throws(Problem) -> [Transfer]? {
+        guard let first = made.first else { return nil }
         var detail: JSONObject = [
             "direction": .string(first.direction.rawValue), "form": .string(first.form.rawValue), "path": .string(first.path),
         ]
@@ -208,14 +230,19 @@ public final class Transfers: Sendable {
         let audit = AuditRecord(
             principal: principal, action: "transfer.create", clients: made.map(\.client), target: "\(first.group)",
             detail: .object(detail))
-        try await store.write(bytes: 512 + 512 * made.count) { (transaction) throws(StoreError) in
+        return try await store.write(bytes: 512 + 512 * made.count) { (transaction) throws(StoreError) in
+            if let key {
+                let known = try TransferRows.known(key, of: principal, transaction)
+                if !known.isEmpty { return known }
+            }
             for transfer in made {
-                try TransferRows.insert(transfer, transaction)
+                try TransferRows.insert(transfer, transfer.id == first.id ? key : nil, transaction)
                 if transfer.direction == .push, let file = transfer.file {
                     try FileStore.hold(file, for: Self.holder(transfer.id), transaction)
                 }
             }
             _ = try transaction.audit(audit)
+            return nil
         }
     }
 

@@ -124,7 +124,7 @@ func filesTransferStart(
                 try actor.require(.createTransfers, kernel)
                 return try await kernel.transfers.create(request, by: actor.principal)
             }
-            guard let first = made.first else { throw .notFound("there is no such client") }
+            guard let first = made.transfers.first?.transfer else { throw .notFound("there is no such client") }
             _ = id.fill("\(first.id)")
             guard callbacks != nil else { return CM_OK }
             let watch = WatchedTransfer(table, ends)

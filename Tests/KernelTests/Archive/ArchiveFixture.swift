@@ -82,7 +82,8 @@ private final class FakeWriter: ObjectWriter {
     func abort() async { store.state.withLock { $0.aborted += 1 } }
 }
 
-/// A trail with its archive on a loop of its own, in a directory that outlives it.
+/// A trail with its archive on a loop of its own, in a directory that outlives it. That a store is away is no news to it, however slow
+/// the machine is: `ArchiveHealthTests` has that.
 struct ArchiveFixture {
     let directory: TemporaryDirectory
     let store: Store
@@ -101,7 +102,8 @@ struct ArchiveFixture {
         store = try Store.open(directory: directory.path, migrations: Settings.migrations)
         settings = try await Settings.load(store: store, events: events)
         audit = Audit(store: store, settings: settings)
-        archive = AuditArchive(store: store, audit: audit, settings: settings, events: events, metrics: metrics)
+        archive = AuditArchive(
+            store: store, audit: audit, settings: settings, events: events, metrics: metrics, graceMilliseconds: 3_600_000)
         archive.use(objects)
         loop = try EventLoop.start(name: "archive-test")
         if isStarted { archive.start(on: loop) { _ in } }

@@ -49,7 +49,7 @@ import Testing
         request.url = TransferURL(
             address: "\(scheme)://\(host ?? far.host)/bucket/key?\(secret)", size: size, digest: digest)
         change(&request)
-        return try #require(try await fixture.kernel.transfers.create(request, by: administrator).first).id
+        return try #require(try await fixture.kernel.transfers.create(request, by: administrator).transfers.first).transfer.id
     }
 
     /// A download from a server that goes quiet after `held` bytes, when `count` of them have moved.
@@ -260,7 +260,7 @@ import Testing
                 change(&request)
                 do {
                     let made = try await fixture.kernel.transfers.create(request, by: Self.administrator)
-                    return try await TransfersTests.wait(try #require(made.first).id, fixture).machine.code
+                    return try await TransfersTests.wait(try #require(made.transfers.first).transfer.id, fixture).machine.code
                 } catch let error as Problem {
                     #expect(!error.detail.contains("5ec"))
                     return error.code

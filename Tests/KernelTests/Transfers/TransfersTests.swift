@@ -57,13 +57,13 @@ import Testing
         var request = TransferRequest(.push, targets: .clients([try await fixture.client()]), path: path)
         request.file = file
         change(&request)
-        return try #require(try await fixture.kernel.transfers.create(request, by: administrator).first).id
+        return try #require(try await fixture.kernel.transfers.create(request, by: administrator).transfers.first).transfer.id
     }
 
     static func pull(_ path: String, _ fixture: ChannelsFixture, _ change: (inout TransferRequest) -> Void = { _ in }) async throws -> TransferID {
         var request = TransferRequest(.pull, targets: .clients([try await fixture.client()]), path: path)
         change(&request)
-        return try #require(try await fixture.kernel.transfers.create(request, by: administrator).first).id
+        return try #require(try await fixture.kernel.transfers.create(request, by: administrator).transfers.first).transfer.id
     }
 
     /// Nothing of transfers is left on either side.
@@ -278,7 +278,7 @@ import Testing
             request.offline = .fail
             await #expect(throws: Problem.self) { _ = try await fixture.kernel.transfers.create(request, by: Self.administrator) }
             request.offline = .queue
-            let id = try #require(try await fixture.kernel.transfers.create(request, by: Self.administrator).first).id
+            let id = try #require(try await fixture.kernel.transfers.create(request, by: Self.administrator).transfers.first).transfer.id
             // While it waits, its file stays.
             await #expect(throws: Problem.self) { try await fixture.kernel.files.remove(file.id, by: Self.administrator) }
             try fixture.startAgent()
@@ -286,9 +286,55 @@ import Testing
             var late = request
             late.withinMilliseconds = 1_000
             fixture.killAgent()
-            let lost = try #require(try await fixture.kernel.transfers.create(late, by: Self.administrator).first).id
+            let lost = try #require(try await fixture.kernel.transfers.create(late, by: Self.administrator).transfers.first).transfer.id
             await fixture.kernel.transfers.tick(now: unixMilliseconds() + 2_000)
             #expect(try await Self.wait(lost, fixture).machine.code == "transfer-late")
+        }
+    }
+
+    @Test(.timeLimit(.minutes(2))) func aRepeatedRequestMakesNoSecondTransfer() async throws {
+        try await ChannelsFixture.run { fixture in
+            let transfers = fixture.kernel.transfers
+            let file = try await Self.store([1, 2], fixture.kernel)
+            let path = try Self.place(fixture) + "/once"
+            var request = TransferRequest(.push, targets: .clients([try await fixture.client()]), path: path)
+            request.file = file.id
+            request.idempotencyKey = IdempotencyKey(key: "k-1", request: Array("this".utf8))
+            let order = request
+            // All at once, of which one is the first.
+            let made = try await withThrowingTaskGroup(of: Transfers.Creation.self) { group in
+                for _ in 0..<8 { group.addTask { try await transfers.create(order, by: Self.administrator) } }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(made.filter(\.isNew).count == 1)
+            let ids = Set(made.flatMap { $0.transfers.map(\.transfer.id) })
+            let id = try #require(ids.first)
+            #expect(ids.count == 1)
+            #expect(try await Self.wait(id, fixture).state == .succeeded)
+            #expect(try await fixture.kernel.audit.query(AuditFilter(), limit: 500).lines.filter { $0.entry.action == "transfer.create" }.count == 1)
+
+            // Also when its file is gone: it answers how that transfer stands.
+            try await fixture.kernel.files.remove(file.id, by: Self.administrator)
+            let again = try await transfers.create(order, by: Self.administrator)
+            #expect(!again.isNew && again.transfers.map(\.transfer.id) == [id] && again.transfers[0].transfer.state == .succeeded)
+
+            func code(_ request: TransferRequest, _ principal: Principal = Self.administrator) async throws -> String {
+                do throws(Problem) {
+                    let creation = try await transfers.create(request, by: principal)
+                    return creation.isNew ? "new" : "known"
+                } catch { return error.code }
+            }
+            request.idempotencyKey = IdempotencyKey(key: "k-1", request: Array("that".utf8))
+            #expect(try await code(request) == "idempotency-key-reused")
+            for key in ["", "a b", String(repeating: "k", count: 129), "ü"] {
+                request.idempotencyKey = IdempotencyKey(key: key, request: [])
+                #expect(try await code(request) == "invalid")
+            }
+            // Keys of others are others.
+            let second = try await Self.store([3], fixture.kernel)
+            request.file = second.id
+            request.idempotencyKey = IdempotencyKey(key: "k-1", request: Array("theirs".utf8))
+            #expect(try await code(request, Principal(kind: .user, id: "someone", roles: ["administrator"])) == "new")
         }
     }
 
