@@ -126,7 +126,7 @@ import Transport
         let web = try await WebFixture()
         let demo = try RouteOwner(plugin: "demo")
         try web.table.apply([.set(try group("demo", [route(.get, "/api/v1/demo/a", "old")]))])
-        try web.table.apply([.suspend(demo, .queue(reason: "upgrade", milliseconds: 15_000))])
+        try web.table.apply([.suspend(demo, .queue(reason: "upgrade", milliseconds: 60_000))])
         let clients = try (0..<20).map { _ in try web.client() }
         for client in clients {
             try client.send("GET /api/v1/demo/a HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer reader\r\n\r\n")

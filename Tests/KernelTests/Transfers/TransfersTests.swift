@@ -174,7 +174,7 @@ import Testing
     }
 
     /// Slow enough that everything below happens in the middle.
-    private static let slow: UInt64 = 2_000_000
+    private static let slow: UInt64 = 500_000
 
     @Test(.timeLimit(.minutes(2))) func pauseKeepsAndResumeGoesOn() async throws {
         try await ChannelsFixture.run { fixture in
