@@ -42,15 +42,26 @@ enum FileBrowsing {
         try roots.about(path) {
             let directory = try roots.directory(path)
             let names = try directory.names(limit: directoryEntries)
-            let start = names.firstIndex { after.utf8.lexicographicallyPrecedes($0.utf8) } ?? names.count
-            let page = names[start..<min(start + limit, names.count)]
-            var entries: [FileEntry] = []
-            for name in page {
-                // One that has gone in between is not there.
-                if let entry = try FileEntry(name, in: directory) { entries.append(entry) }
-            }
-            return FileAnswer(entries: entries, hasMore: page.endIndex < names.count)
+            return try page(of: names, after: after, limit: limit) { (name) throws(SystemError) in try FileEntry(name, in: directory) }
         }
+    }
+
+    /// - Parameters:
+    ///   - names: in their order.
+    ///   - look: `nil` for one that has gone in between. The next ones take its place: a page without entries is the end.
+    static func page(
+        of names: [String], after: String, limit: Int, _ look: (String) throws(SystemError) -> FileEntry?
+    ) throws(SystemError) -> FileAnswer {
+        var answer = FileAnswer()
+        let start = names.firstIndex { after.utf8.lexicographicallyPrecedes($0.utf8) } ?? names.count
+        for name in names[start...] {
+            guard answer.entries.count < limit else {
+                answer.hasMore = true
+                break
+            }
+            if let entry = try look(name) { answer.entries.append(entry) }
+        }
+        return answer
     }
 
     private static func make(_ path: String, parents: Bool, mode: UInt16, _ roots: FileRoots) throws(FileFailure) {

@@ -35,6 +35,7 @@ extension Transfers {
     /// A client that lies must not lead anybody elsewhere: others make paths and keys of these names, and read on after the last.
     static func fault(of answer: FileAnswer, after: String, limit: Int) -> String? {
         guard answer.entries.count <= limit else { return "\(answer.entries.count) entries, \(limit) were asked for" }
+        guard !answer.hasMore || !answer.entries.isEmpty else { return "no entries, and more of them" }
         var last = after
         for entry in answer.entries {
             let name = entry.name
