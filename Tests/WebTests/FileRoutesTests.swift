@@ -92,6 +92,10 @@ private final class FilesAPI: Sendable {
         #expect(back["etag"] == "\"\(try #require(stored.json["sha256"]?.string))\"" && back["accept-ranges"] == "bytes")
         #expect(back["content-disposition"] == "attachment; filename*=UTF-8''r%C3%A9port%201.txt")
         #expect(back["content-type"] == "application/x-tar" && back["repr-digest"] == stored["repr-digest"])
+        let operation = try JSONValue(parsing: api.web.table.document().bytes)["paths"]?["/api/v1/files/{file}/content"]?["get"]
+        for status in ["200", "206"] {
+            #expect(operation?["responses"]?[status]?["content"]?.object?.map(\.key) == ["application/octet-stream", "application/x-tar"])
+        }
         let head = try api.call("HEAD", "/\(id)/content")
         #expect(head.status == 200 && head.body.isEmpty && head["content-length"] == "200000")
         #expect(api.web.gate.records.withLock { $0 } == Array(repeating: "file.read alice /api/v1/files/\(id)/content", count: 2))

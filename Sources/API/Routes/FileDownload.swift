@@ -7,8 +7,8 @@ func downloadRoute(_ files: FileStore) -> Route {
         .get, "/api/v1/files/{file}/content", right: .readFiles,
         "The bytes of a whole file; one range of them with Range and If-Range. ETag is the SHA-256.",
         answers: [
-            Route.Answer(200, "All bytes.", nil, contentType: "application/octet-stream"),
-            Route.Answer(206, "The range.", nil, contentType: "application/octet-stream"),
+            Route.Answer(200, "All bytes; those of a tree are a tar archive.", contentTypes: [fileType, treeType]),
+            Route.Answer(206, "The range.", contentTypes: [fileType, treeType]),
             Route.Answer(416, "The file has no such range; Content-Range says how long it is."),
         ], auditedRead: "file.read"
     ) { (request) async throws(Problem) in
@@ -30,13 +30,15 @@ func downloadRoute(_ files: FileStore) -> Route {
     }
 }
 
+private let fileType = "application/octet-stream"
+private let treeType = "application/x-tar"
+
 /// Two pieces in memory for a reader, and what its connection takes beyond that: the next is read while one is sent.
 private let downloadPiece = 256 << 10
 
 private func content(_ reader: FileReader, _ range: Range<UInt64>, status: Int = 200, isHead: Bool) -> Response {
     let length = range.upperBound - range.lowerBound
-    let type = reader.file.form == .tree ? "application/x-tar" : "application/octet-stream"
-    return .stream(contentType: type, length: length, status: status) { (writer) async throws(StreamClosed) in
+    return .stream(contentType: reader.file.form == .tree ? treeType : fileType, length: length, status: status) { (writer) async throws(StreamClosed) in
         if isHead { return }
         var offset = range.lowerBound
         while offset < range.upperBound {

@@ -91,10 +91,9 @@ public enum OpenAPI {
         }
         for answer in route.answers {
             var response: JSONObject = ["description": .string(answer.description)]
-            if let schema = answer.schema {
-                response["content"] = [answer.contentType: ["schema": schema.document]]
-            } else if answer.contentType != "application/json" {
-                response["content"] = .object([answer.contentType: [:]])
+            if answer.schema != nil || answer.contentTypes != ["application/json"] {
+                let shape: JSONValue = answer.schema.map { ["schema": $0.document] } ?? [:]
+                response["content"] = .object(JSONObject(answer.contentTypes.map { ($0, shape) }))
             }
             responses[String(answer.status)] = .object(response)
         }

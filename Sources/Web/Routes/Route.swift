@@ -49,12 +49,21 @@ public final class Route: Sendable {
         let status: Int
         let description: String
         let schema: Schema?
-        let contentType: String
+        /// Those that it may have.
+        let contentTypes: [String]
         public init(_ status: Int, _ description: String, _ schema: Schema? = nil, contentType: String = "application/json") {
             self.status = status
             self.description = description
             self.schema = schema
-            self.contentType = contentType
+            contentTypes = [contentType]
+        }
+
+        /// Bytes of one of these types.
+        public init(_ status: Int, _ description: String, contentTypes: [String]) {
+            self.status = status
+            self.description = description
+            schema = nil
+            self.contentTypes = contentTypes
         }
     }
 
