@@ -67,6 +67,6 @@ enum Operations {
             query("cursor", "string", "`next` of the page before."),
         ], "responses": ["200": answer("A page.", list(recordingSchema))],
     ]
-    static let recording: JSONObject = ["responses": ["200": answer("asciicast v2, JSON lines.")]]
+    static let recording: JSONObject = ["responses": ["200": ["description": "asciicast v2, JSON lines.", "content": ["application/x-asciicast": [:]]]]]
     static let removeRecording: JSONObject = ["responses": ["204": answer("Removed.")]]
 }

@@ -202,6 +202,10 @@ class Core:
             raise RuntimeError(f"GET {path}: {status} {value}")
         return value
 
+    def types(self, pattern, status="200"):
+        """The types that the API's document gives for what a GET answers."""
+        return list(self.get("/openapi.json")["paths"][pattern]["get"]["responses"][status].get("content", {}))
+
     def post(self, path, body, expect=(200, 201, 202), **options):
         status, _, value = self.call("POST", path, body, **options)
         if status not in expect:

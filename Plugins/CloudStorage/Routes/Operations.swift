@@ -17,6 +17,11 @@ enum Operations {
         return ["description": .string(description), "content": ["application/json": ["schema": schema]]]
     }
 
+    /// - Parameter type: `*/*`: what the store says that it is.
+    private static func bytes(_ description: String, type: String) -> JSONValue {
+        ["description": .string(description), "content": .object([type: [:]])]
+    }
+
     private static func body(_ schema: JSONValue) -> JSONValue { ["content": ["application/json": ["schema": schema]]] }
 
     private static func query(_ name: String, _ type: String, _ description: String, required: Bool = false) -> JSONValue {
@@ -66,7 +71,7 @@ enum Operations {
     static let key: JSONObject = ["parameters": [keyQuery], "responses": ["200": answer("As asked.", objectSchema)]]
     static let read: JSONObject = [
         "parameters": [keyQuery, header("range", "bytes=FIRST-LAST")],
-        "responses": ["200": answer("The content."), "206": answer("The part that was asked for.")],
+        "responses": ["200": bytes("The content.", type: "*/*"), "206": bytes("The part that was asked for.", type: "*/*")],
     ]
     static let write: JSONObject = [
         "parameters": [
@@ -118,7 +123,7 @@ enum Operations {
                 "verify": ["enum": ["hash", "size"], "default": "hash", "description": "Of a direct copy: hash reads the object once more."],
             ], required: ["from", "to"])), "responses": ["202": job],
     ]
-    static let report: JSONObject = ["responses": ["200": answer("One line for each act: act, key, size, reason.")]]
+    static let report: JSONObject = ["responses": ["200": bytes("One line for each act: act, key, size, reason.", type: "application/jsonl")]]
     static let uploads: JSONObject = [
         "responses": ["200": answer("Uploads.", list(object(["remote": text, "key": text, "size": number, "part_bytes": number, "started_ms": number, "by": text])))]
     ]
