@@ -105,7 +105,7 @@ struct FileLedger: HopLedger {
         }
         if left.isEmpty, state["transfer"] == nil, let called = state["name"]?.string {
             let since = state["since_ms"]?.integer
-            left = try Self.files(files, called: called, since: since ?? 0, as: actor)
+            left = try Self.files(files, called: called, since: since, as: actor)
             // A transfer that nobody noted may still be on its way; its file is found when it has come, or none will.
             if left.isEmpty, let since, Int64(clamping: cloud.executor.now) < since + ClientHop.withinSeconds * 1_000 { return }
         }
@@ -119,15 +119,15 @@ struct FileLedger: HopLedger {
         }
     }
 
-    /// Newest first, so the search ends with the first that is older.
-    private static func files(_ files: Files, called name: String, since: Int64, as actor: Actor) throws(CloudError) -> [String] {
+    /// Newest first, so the search ends with the first that is older; without a time with the first page.
+    private static func files(_ files: Files, called name: String, since: Int64?, as actor: Actor) throws(CloudError) -> [String] {
         var (found, after) = ([String](), "")
         while true {
             let last = after
             let page = try CloudError.kept { () throws(PluginError) in try files.list(after: last, limit: 1_000, as: actor) }
             let items = page["items"]?.array ?? []
             found += items.filter { $0["name"]?.string == name }.compactMap { $0["id"]?.string }
-            guard let next = page["next"]?.string, (items.last?["created_ms"]?.integer ?? 0) >= since else { return found }
+            guard let since, let next = page["next"]?.string, (items.last?["created_ms"]?.integer ?? 0) >= since else { return found }
             after = next
         }
     }
