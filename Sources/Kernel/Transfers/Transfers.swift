@@ -35,6 +35,8 @@ public final class Transfers: Sendable {
         /// Ends that the database refused; the next tick tries them again.
         var unrecorded: [TransferID: Ending] = [:]
         var isStopped = false
+        /// Where attempts begin that are asked for off every loop. It holds the timer's task, so it outlives the need.
+        var home: EventLoop?
     }
     struct Ending: Sendable {
         var number: UInt32

@@ -81,6 +81,7 @@ extension Transfers {
     // MARK: Regular work
 
     func start(on loop: EventLoop) {
+        state.withLock { $0.home = loop }
         loop.spawn { [self] in
             // Ends with the loop: a timer of a loop that has stopped never fires.
             while !state.withLock({ $0.isStopped }) {

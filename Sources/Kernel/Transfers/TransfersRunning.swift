@@ -27,9 +27,9 @@ extension Transfers {
 
     // MARK: Places
 
-    /// Gives free places to transfers whose clients are connected, in their order. On a loop.
+    /// Gives free places to transfers whose clients are connected, in their order. Any thread.
     func schedule() {
-        guard let loop = EventLoop.current else { return }
+        guard let loop = EventLoop.current ?? state.withLock({ $0.home }) else { return }
         let (most, mostPerClient) = (settings.integer(.transfersAtOnce), settings.integer(.transfersPerClient))
         let chosen = state.withLock { state -> [(LiveTransfer, AgentLink)] in
             guard !state.isStopped else { return [] }

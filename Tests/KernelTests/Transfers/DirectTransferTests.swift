@@ -218,11 +218,11 @@ import Testing
         let content = TransfersTests.pattern(40 << 20)
         try await Self.run(content) { fixture, far in
             let path = try TransfersTests.place(fixture) + "/down"
-            let id = try await Self.start(.push, path, far, fixture) { $0.rate = 1 << 20 }
+            let id = try await Self.start(.push, path, far, fixture) { $0.rate = 1 << 18 }
             try await TransfersTests.wait(id, fixture) { $0.bytes > 0 || $0.state.isFinal }
             _ = try await fixture.kernel.transfers.pause(id, by: Self.administrator)
             let paused = try await fixture.kernel.transfers.get(id, Self.administrator).transfer
-            // Of 40 MiB at 1 MiB a second only what credit there was.
+            // Of 40 MiB at a quarter of one a second only what credit there was.
             #expect(paused.state == .paused && paused.bytes < 8 << 20)
             _ = try await fixture.kernel.transfers.resume(id, by: Self.administrator)
             try await TransfersTests.wait(id, fixture) { $0.state == .running && $0.bytes > paused.bytes }
@@ -236,11 +236,11 @@ import Testing
     @Test func aRestartOfTheCoreLosesTheURLAndSaysSo() async throws {
         try await Self.run(TransfersTests.pattern(20 << 20)) { fixture, far in
             let path = try TransfersTests.place(fixture) + "/down"
-            let id = try await Self.start(.push, path, far, fixture) { $0.rate = 1 << 20 }
+            let id = try await Self.start(.push, path, far, fixture) { $0.rate = 1 << 18 }
             try await TransfersTests.wait(id, fixture) { $0.bytes > 0 || $0.state.isFinal }
             // More than may be under way with one client: each gives its place back, though none is opened any more.
             var all = [id]
-            for number in 0..<6 { all.append(try await Self.start(.push, path + "\(number)", far, fixture) { $0.rate = 1 << 20 }) }
+            for number in 0..<6 { all.append(try await Self.start(.push, path + "\(number)", far, fixture) { $0.rate = 1 << 18 }) }
             try await fixture.restartCore()
             for id in all {
                 let transfer = try await TransfersTests.wait(id, fixture)

@@ -66,6 +66,13 @@ import Testing
         return try #require(try await fixture.kernel.transfers.create(request, by: administrator).transfers.first).transfer.id
     }
 
+    /// From now on, whatever moves is in its middle until `letGo`, however slow the machine is.
+    static func hold(_ kernel: Kernel, kib: Int64 = 32) async throws {
+        try await kernel.settings.set(Setting.transferRateKiB.name, to: .integer(kib), by: administrator)
+    }
+
+    static func letGo(_ kernel: Kernel) async throws { try await hold(kernel, kib: 0) }
+
     /// Nothing of transfers is left on either side.
     static func isClean(_ fixture: ChannelsFixture) async throws -> Bool {
         let deadline = monotonicNanoseconds() + 10_000_000_000
@@ -173,30 +180,31 @@ import Testing
         }
     }
 
-    /// Slow enough that everything below happens in the middle.
-    private static let slow: UInt64 = 500_000
-
     @Test(.timeLimit(.minutes(2))) func pauseKeepsAndResumeGoesOn() async throws {
         try await ChannelsFixture.run { fixture in
             let bytes = Self.pattern(2_000_000)
             let file = try await Self.store(bytes, fixture.kernel)
             let path = try Self.place(fixture) + "/paused"
             try AtomicFile.write([9], to: path)
-            let id = try await Self.push(file.id, to: path, fixture) { $0.rate = Self.slow }
-            try await Self.wait(id, fixture) { $0.bytes > 200_000 }
+            try await Self.hold(fixture.kernel)
+            let id = try await Self.push(file.id, to: path, fixture)
+            try await Self.wait(id, fixture) { $0.bytes > 50_000 }
             let paused = try await fixture.kernel.transfers.pause(id, by: Self.administrator).transfer
             #expect(paused.state == .paused && paused.bytes < 2_000_000)
             #expect(try Files.read(path, limit: 10) == [9])
             _ = try await fixture.kernel.transfers.resume(id, by: Self.administrator)
             let goneOn = try await Self.wait(id, fixture) { $0.state == .running && $0.durable > 0 || $0.state.isFinal }
-            #expect(goneOn.durable >= 200_000, "what had come is not sent again")
+            #expect(goneOn.durable >= 50_000, "what had come is not sent again")
+            try await Self.letGo(fixture.kernel)
             #expect(try await Self.wait(id, fixture).state == .succeeded)
             #expect(try Files.read(path, limit: 1 << 23) == bytes)
             #expect(try await Self.isClean(fixture))
 
-            let pull = try await Self.pull(path, fixture) { $0.rate = Self.slow }
-            try await Self.wait(pull, fixture) { $0.bytes > 200_000 }
+            try await Self.hold(fixture.kernel)
+            let pull = try await Self.pull(path, fixture)
+            try await Self.wait(pull, fixture) { $0.bytes > 50_000 }
             _ = try await fixture.kernel.transfers.pause(pull, by: Self.administrator)
+            try await Self.letGo(fixture.kernel)
             _ = try await fixture.kernel.transfers.resume(pull, by: Self.administrator)
             let pulled = try await Self.wait(pull, fixture)
             #expect(pulled.state == .succeeded && pulled.digest == file.digest)
@@ -208,14 +216,15 @@ import Testing
             let file = try await Self.store(Self.pattern(2_000_000), fixture.kernel)
             let path = try Self.place(fixture) + "/kept"
             try AtomicFile.write([9], to: path)
-            let id = try await Self.push(file.id, to: path, fixture) { $0.rate = Self.slow }
-            try await Self.wait(id, fixture) { $0.bytes > 200_000 }
+            try await Self.hold(fixture.kernel)
+            let id = try await Self.push(file.id, to: path, fixture)
+            try await Self.wait(id, fixture) { $0.bytes > 50_000 }
             #expect(try await fixture.kernel.transfers.cancel(id, by: Self.administrator).transfer.state == .cancelled)
             #expect(try Files.read(path, limit: 10) == [9])
             #expect(try await Self.isClean(fixture))
 
-            let paused = try await Self.push(file.id, to: path, fixture) { $0.rate = Self.slow }
-            try await Self.wait(paused, fixture) { $0.bytes > 200_000 }
+            let paused = try await Self.push(file.id, to: path, fixture)
+            try await Self.wait(paused, fixture) { $0.bytes > 50_000 }
             _ = try await fixture.kernel.transfers.pause(paused, by: Self.administrator)
             _ = try await fixture.kernel.transfers.cancel(paused, by: Self.administrator)
             #expect(try await Self.isClean(fixture), "nor does a paused one leave anything while its client stays connected")
@@ -224,8 +233,8 @@ import Testing
             let source = try Self.place(fixture) + "/source"
             try AtomicFile.write(Self.pattern(2_000_000), to: source)
             let before = fixture.kernel.files.used
-            let pull = try await Self.pull(source, fixture) { $0.rate = Self.slow }
-            try await Self.wait(pull, fixture) { $0.bytes > 200_000 }
+            let pull = try await Self.pull(source, fixture)
+            try await Self.wait(pull, fixture) { $0.bytes > 50_000 }
             _ = try await fixture.kernel.transfers.cancel(pull, by: Self.administrator)
             #expect(try await Self.isClean(fixture))
             let deadline = monotonicNanoseconds() + 10_000_000_000
@@ -241,22 +250,26 @@ import Testing
             let bytes = Self.pattern(3_000_000)
             let file = try await Self.store(bytes, fixture.kernel)
             let path = try Self.place(fixture) + "/survivor"
-            let id = try await Self.push(file.id, to: path, fixture) { $0.rate = 1_500_000 }
-            try await Self.wait(id, fixture) { $0.bytes > 300_000 }
+            try await Self.hold(fixture.kernel)
+            let id = try await Self.push(file.id, to: path, fixture)
+            try await Self.wait(id, fixture) { $0.bytes > 50_000 }
             fixture.killAgent()
             try fixture.startAgent()
-            try await Self.wait(id, fixture) { $0.bytes > 600_000 }
+            try await Self.wait(id, fixture) { $0.bytes > 150_000 }
             try await fixture.restartCore()
+            try await Self.letGo(fixture.kernel)
             let pushed = try await Self.wait(id, fixture)
             #expect(pushed.state == .succeeded, "\(pushed.machine.code) \(pushed.machine.reason)")
             #expect(try Files.read(path, limit: 1 << 23) == bytes)
 
-            let pull = try await Self.pull(path, fixture) { $0.rate = 1_500_000 }
-            try await Self.wait(pull, fixture) { $0.bytes > 300_000 }
+            try await Self.hold(fixture.kernel)
+            let pull = try await Self.pull(path, fixture)
+            try await Self.wait(pull, fixture) { $0.bytes > 50_000 }
             fixture.killAgent()
             try fixture.startAgent()
-            try await Self.wait(pull, fixture) { $0.bytes > 600_000 }
+            try await Self.wait(pull, fixture) { $0.bytes > 150_000 }
             try await fixture.restartCore()
+            try await Self.letGo(fixture.kernel)
             let pulled = try await Self.wait(pull, fixture)
             #expect(pulled.state == .succeeded && pulled.digest == file.digest, "\(pulled.machine.code) \(pulled.machine.reason)")
             #expect(try await Self.isClean(fixture))
@@ -438,13 +451,15 @@ import Testing
             for (setting, running) in [(Setting.transfersPerClient, 1), (.transfersAtOnce, 1)] {
                 try await set(.transfersPerClient, 4)
                 try await set(setting, 1)
+                try await Self.hold(kernel)
                 let ids = [
-                    try await Self.push(file.id, to: place + "/one", fixture) { $0.rate = 1_000_000 },
-                    try await Self.push(file.id, to: place + "/two", fixture) { $0.rate = 1_000_000 },
+                    try await Self.push(file.id, to: place + "/one", fixture),
+                    try await Self.push(file.id, to: place + "/two", fixture),
                 ]
-                try await Self.wait(ids[0], fixture) { $0.bytes > 300_000 }
+                try await Self.wait(ids[0], fixture) { $0.bytes > 50_000 }
                 let states = try await [kernel.transfers.get(ids[0], Self.administrator), kernel.transfers.get(ids[1], Self.administrator)]
                 #expect(states.filter { $0.transfer.state == .running }.count == running)
+                try await Self.letGo(kernel)
                 for id in ids { #expect(try await Self.wait(id, fixture).state == .succeeded) }
             }
             try await set(.transferRateKiB, 1_024)
@@ -479,8 +494,9 @@ import Testing
     @Test(.timeLimit(.minutes(2))) func aClientThatIsForgottenEndsItsTransfers() async throws {
         try await ChannelsFixture.run { fixture in
             let file = try await Self.store(Self.pattern(2_000_000), fixture.kernel)
-            let id = try await Self.push(file.id, to: try Self.place(fixture) + "/never", fixture) { $0.rate = 500_000 }
-            try await Self.wait(id, fixture) { $0.bytes > 100_000 }
+            try await Self.hold(fixture.kernel)
+            let id = try await Self.push(file.id, to: try Self.place(fixture) + "/never", fixture)
+            try await Self.wait(id, fixture) { $0.bytes > 50_000 }
             await fixture.kernel.transfers.clientGone(try await fixture.client(), code: "client-revoked")
             #expect(try await Self.wait(id, fixture).machine.code == "client-revoked")
             #expect(try await Self.isClean(fixture))
