@@ -61,6 +61,12 @@ extension Descriptor {
         _ = cm_start_writing(number, Int64(clamping: offset), Int64(count))
     }
 
+    /// Hands these bytes to the disk and waits until it has taken them, which is not a sync: what it has in its cache can still
+    /// be lost. An error is told by the next sync of each other descriptor of the file, as the kernel keeps it for each.
+    public func writeOut(from offset: UInt64, count: Int) {
+        _ = cm_write_out(number, Int64(clamping: offset), Int64(count))
+    }
+
     /// Reads what is there, up to the buffer's size: 0 at the end, `nil` when nothing has come yet.
     public func readAvailable(_ buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
         while true {

@@ -15,6 +15,8 @@ int cm_memory_file(const char *_Nonnull name, int close_on_exec);
 int cm_reserve(int fd, int64_t length);
 /// Begins to write dirty pages of the range to the disk and does not wait for them (sync_file_range, behind _GNU_SOURCE).
 int cm_start_writing(int fd, int64_t offset, int64_t count);
+/// The same, and waits until the disk has taken them. Makes nothing durable: the disk's cache is not flushed. 0 or -errno.
+int cm_write_out(int fd, int64_t offset, int64_t count);
 /// renameat2 with RENAME_NOREPLACE: a name that is there stays (-EEXIST); -EINVAL where the file system cannot. 0 or -errno.
 int cm_rename_new(int from_directory, const char *_Nonnull from, int to_directory, const char *_Nonnull to);
 /// syncfs (behind _GNU_SOURCE). 0 or -errno.

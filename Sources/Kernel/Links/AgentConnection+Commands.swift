@@ -65,15 +65,16 @@ extension AgentConnection {
         guard phase == .active else { return }
         settled.append(command)
         if settled.count >= Self.mostSettled { return write { _ in } }
-        guard !isOwing else { return }
-        isOwing = true
-        home.owe(self)
+        guard settled.count == 1 else { return }
+        debt &+= 1
+        home.owe(self, debt)
     }
 
-    /// The home's time is up.
-    func tellSettled() {
-        isOwing = false
-        if phase == .active { write { _ in } }
+    /// The debt's time is up. False: it was paid with another message.
+    func tellSettled(_ debt: UInt32) -> Bool {
+        guard phase == .active, debt == self.debt, !settled.isEmpty else { return false }
+        write { _ in }
+        return true
     }
 
     // MARK: Wishes of the kernel, through the link

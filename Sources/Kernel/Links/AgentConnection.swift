@@ -45,8 +45,8 @@ final class AgentConnection: WebSocketDelegate {
     /// Commands whose ends are durable and whose agent does not know it yet: the word rides with the next message, or
     /// goes alone when the home says so.
     var settled: [CommandID] = []
-    /// The home has been asked to.
-    var isOwing = false
+    /// Counts the times that there was something in it anew.
+    var debt: UInt32 = 0
 
     var heartbeatSeconds: UInt64 = 15
     var jitterPercent: UInt8 = 10

@@ -159,11 +159,13 @@ final class LinkHome {
     /// Connections that are not yet accepted or pending.
     var handshakes = 0
     private var connections: [AgentConnection] = []
-    /// They owe their agents an acknowledgement.
-    private var owing: [AgentConnection] = []
-    private var owingTimer: Timer?
+    /// Acknowledgements that wait for a message to ride with. Most are gone when their time comes.
+    private var owed = DueQueue<(connection: AgentConnection, debt: UInt32)>()
+    private var owedTimer: Timer?
     /// A packet of its own for each acknowledgement would be a third of a short command's cost.
-    private static let owingMilliseconds: UInt64 = 100
+    private static let owedMilliseconds: UInt64 = 250
+    /// So many packets in one turn of the loop, then others have theirs.
+    private static let owedPerTurn = 16
 
     init(endpoint: AgentEndpoint, loop: EventLoop) {
         self.endpoint = endpoint
@@ -172,19 +174,26 @@ final class LinkHome {
 
     var count: Int { connections.count }
 
-    /// Calls `tellSettled` soon, unless the connection ends before.
-    func owe(_ connection: AgentConnection) {
-        owing.append(connection)
-        guard owing.count == 1 else { return }
-        let timer = owingTimer ?? Timer { [unowned self] in payOff() }
-        owingTimer = timer
-        loop.schedule(timer, afterMilliseconds: Self.owingMilliseconds)
+    /// Calls `tellSettled` of the debt when its time has come.
+    func owe(_ connection: AgentConnection, _ debt: UInt32) {
+        owed.append((connection, debt), due: loop.now &+ Self.owedMilliseconds * 1_000_000)
+        if owedTimer?.isScheduled != true { scheduleOwed(afterMilliseconds: Self.owedMilliseconds) }
+    }
+
+    private func scheduleOwed(afterMilliseconds milliseconds: UInt64) {
+        let timer = owedTimer ?? Timer { [unowned self] in payOff() }
+        owedTimer = timer
+        loop.schedule(timer, afterMilliseconds: milliseconds)
     }
 
     private func payOff() {
-        let connections = owing
-        owing.removeAll(keepingCapacity: true)
-        for connection in connections { connection.tellSettled() }
+        var sent = 0
+        while sent < Self.owedPerTurn, let (connection, debt) = owed.take(now: loop.now) {
+            if connection.tellSettled(debt) { sent += 1 }
+        }
+        guard let due = owed.nextDue else { return }
+        // Never none: a timer that is due at once belongs to this very turn.
+        scheduleOwed(afterMilliseconds: max(1, (due &- min(due, loop.now)) / 1_000_000))
     }
 
     func add(_ connection: AgentConnection) {

@@ -64,8 +64,8 @@ public final class Store: Sendable {
         let batches = BatchRunner(connection, chain: chain, fault: fault)
         let statistics = StoreStatistics()
         let checkpointer = Checkpointer(
-            try Connection(path: path, mode: .checkpointer, options: options), threshold: options.checkpointPages,
-            fault: fault, statistics: statistics)
+            try Connection(path: path, mode: .checkpointer, options: options), file: try Self.file(path),
+            threshold: options.checkpointPages, fault: fault, statistics: statistics)
         let writer = Writer(batches, checkpointer: checkpointer, statistics: statistics, options: options)
         let readers = ReaderPool(options: options)
         self.writer = writer
@@ -128,6 +128,12 @@ public final class Store: Sendable {
         // Last, so that it is the last connection and can move the whole log into the database.
         writer.stop()
         threads[0].join()
+    }
+
+    private static func file(_ path: String) throws(StoreError) -> Descriptor {
+        do throws(SystemError) { return try Descriptor.open(path, O_RDONLY) } catch {
+            throw .failed(code: error.code, message: "\(error)")
+        }
     }
 
     /// Makes directory and file for their owner alone; the directory knows the name before anything is acknowledged.

@@ -54,8 +54,11 @@ import Transport
         defer { fixture.stop() }
         let agent = try await fixture.agent(token: fixture.token)
         let link = try #require(await fixture.services.log.wait { !$0.links.isEmpty }.links.first)
-        link.send(order(1, ["hello"]))
-        await fixture.services.log.wait { $0.records.count == 1 }
+        // The first one's rides with the second order, the last one's has nothing to ride with.
+        for number in 1...3 as ClosedRange<UInt64> {
+            link.send(order(number, ["hello"]))
+            await fixture.services.log.wait { $0.records.count == number }
+        }
         var isIdle = false
         for _ in 0..<1_000 where !isIdle {
             isIdle = await withCheckedContinuation { answer in
