@@ -78,7 +78,7 @@ extension Descriptor {
     }
 }
 
-/// Gives the C library's free memory back to the kernel: once, before a long wait.
+/// Gives the C library's free memory back to the kernel. Takes milliseconds, and each heap is locked for its part of them.
 public func releaseFreeMemory() { cm_release_memory() }
 
 /// One heap for all threads: a program with few threads and little to do needs no arena for each. Call it before any

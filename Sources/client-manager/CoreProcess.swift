@@ -78,6 +78,7 @@ final class CoreProcess: Sendable {
             let server = try await listen(kernel, tls?.context, table)
             kernel.start(on: loops[0])
             tls?.keepFresh(on: loops[0], kernel, log)
+            MemoryRelief.start(on: loops[0], log: log)
             try watchSignals(kernel, server, table, tls, ready, plugins)
             try await plugins.start()
             let url = "\(tls == nil ? "http" : "https")://\(server.address)"
