@@ -1,4 +1,3 @@
-import Glibc
 import Program
 import Reactor
 import System
@@ -24,19 +23,13 @@ enum MemoryRelief {
         }
     }
 
-    /// On a thread of its own: it walks through every heap.
+    /// On a thread of its own: it walks through every heap. Where none can be started, the memory stays until the next storm.
     private static func release(_ log: Log) {
         try? NativeThread.start(name: "memory") {
             let start = monotonicNanoseconds()
             releaseFreeMemory()
             log.debug("memory.released", ["us": .integer(Int64(clamping: (monotonicNanoseconds() &- start) / 1_000))])
         }
-    }
-
-    private static func processorNanoseconds() -> UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
-        return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
     }
 }
 

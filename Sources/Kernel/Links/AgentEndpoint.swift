@@ -161,7 +161,7 @@ final class LinkHome {
     private var connections: [AgentConnection] = []
     /// Acknowledgements that wait for a message to ride with. Most are gone when their time comes.
     private var owed = DueQueue<(connection: AgentConnection, debt: UInt32)>()
-    private var owedTimer: Timer?
+    private lazy var owedTimer = Timer { [unowned self] in payOff() }
     /// A packet of its own for each acknowledgement would be a third of a short command's cost.
     private static let owedMilliseconds: UInt64 = 250
     /// So many packets in one turn of the loop, then others have theirs.
@@ -177,13 +177,7 @@ final class LinkHome {
     /// Calls `tellSettled` of the debt when its time has come.
     func owe(_ connection: AgentConnection, _ debt: UInt32) {
         owed.append((connection, debt), due: loop.now &+ Self.owedMilliseconds * 1_000_000)
-        if owedTimer?.isScheduled != true { scheduleOwed(afterMilliseconds: Self.owedMilliseconds) }
-    }
-
-    private func scheduleOwed(afterMilliseconds milliseconds: UInt64) {
-        let timer = owedTimer ?? Timer { [unowned self] in payOff() }
-        owedTimer = timer
-        loop.schedule(timer, afterMilliseconds: milliseconds)
+        if !owedTimer.isScheduled { loop.schedule(owedTimer, afterMilliseconds: Self.owedMilliseconds) }
     }
 
     private func payOff() {
@@ -193,7 +187,7 @@ final class LinkHome {
         }
         guard let due = owed.nextDue else { return }
         // Never none: a timer that is due at once belongs to this very turn.
-        scheduleOwed(afterMilliseconds: max(1, (due &- min(due, loop.now)) / 1_000_000))
+        loop.schedule(owedTimer, afterMilliseconds: max(1, (due &- min(due, loop.now)) / 1_000_000))
     }
 
     func add(_ connection: AgentConnection) {

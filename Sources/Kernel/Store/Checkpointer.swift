@@ -14,7 +14,7 @@ final class Checkpointer: @unchecked Sendable {
     private let stopping = Atomic<Bool>(false)
     private let connection: Connection
     /// The database once more. A process that closes any descriptor of a file loses its locks of it, SQLite's too (fcntl(2)):
-    /// this one stays open as long as the writer's thread, which ends last, has this object.
+    /// this one stays open as long as the writer's thread, which ends last, has this object. A core opens its database once.
     private let file: Descriptor
     private let threshold: Int
     private let fault: StoreFault

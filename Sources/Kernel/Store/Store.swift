@@ -130,6 +130,7 @@ public final class Store: Sendable {
         threads[0].join()
     }
 
+    /// For the checkpointer, see there how long it lives.
     private static func file(_ path: String) throws(StoreError) -> Descriptor {
         do throws(SystemError) { return try Descriptor.open(path, O_RDONLY) } catch {
             throw .failed(code: error.code, message: "\(error)")

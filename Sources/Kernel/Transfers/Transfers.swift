@@ -35,7 +35,7 @@ public final class Transfers: Sendable {
         /// Ends that the database refused; the next tick tries them again.
         var unrecorded: [TransferID: Ending] = [:]
         var isStopped = false
-        /// Where attempts begin that are asked for off every loop. It holds the timer's task, so it outlives the need.
+        /// Where attempts begin that are asked for off every loop: that of the regular work, from `start` on.
         var home: EventLoop?
     }
     struct Ending: Sendable {

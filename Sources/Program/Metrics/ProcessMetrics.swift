@@ -1,5 +1,12 @@
 import Glibc
 
+/// User and system time of all threads of this process so far, in nanoseconds.
+public func processorNanoseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+}
+
 extension Metrics {
     /// What every program reports about itself, read when scraped.
     public func registerProcess() {
@@ -13,9 +20,7 @@ extension Metrics {
             return pages * Double(sysconf(Int32(_SC_PAGESIZE)))
         }
         reading("process_cpu_seconds_total", "User and system time of all threads in seconds.", isTotal: true) {
-            var time = timespec()
-            clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
-            return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+            Double(processorNanoseconds()) / 1e9
         }
         reading("process_open_fds", "Open file descriptors.") {
             guard let directory = opendir("/proc/self/fd") else { return .nan }
