@@ -11,8 +11,18 @@ static inline int cm_sqlite_bind_blob_copy(sqlite3_stmt *statement, int index, c
 }
 
 /// Binds UTF-8 text that SQLite copies before the call returns.
-static inline int cm_sqlite_bind_text_copy(sqlite3_stmt *statement, int index, const char *text, int count) {
-    return sqlite3_bind_text(statement, index, text, count, SQLITE_TRANSIENT);
+static inline int cm_sqlite_bind_text_copy(sqlite3_stmt *statement, int index, const void *text, int count) {
+    return sqlite3_bind_text(statement, index, (const char *)text, count, SQLITE_TRANSIENT);
+}
+
+/// Binds bytes that lie still until the statement has run and been reset.
+static inline int cm_sqlite_bind_blob_in_place(sqlite3_stmt *statement, int index, const void *bytes, int count) {
+    return sqlite3_bind_blob(statement, index, bytes, count, SQLITE_STATIC);
+}
+
+/// Binds UTF-8 text that lies still until the statement has run and been reset.
+static inline int cm_sqlite_bind_text_in_place(sqlite3_stmt *statement, int index, const void *text, int count) {
+    return sqlite3_bind_text(statement, index, (const char *)text, count, SQLITE_STATIC);
 }
 
 /// From now on closing the last connection neither moves the write-ahead log into the database nor removes it.

@@ -21,7 +21,7 @@ extension JSONValue: JSONWritable {
 extension JSONObject: JSONWritable {
     public func write(to writer: inout JSONWriter) {
         writer.object { writer in
-            for member in self { writer.field(member.key, member.value) }
+            for member in self { writer.member(member.key, member.value) }
         }
     }
 }

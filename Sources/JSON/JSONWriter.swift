@@ -37,7 +37,7 @@ public struct JSONWriter: ~Copyable {
 
     @inlinable
     public mutating func object<Failure>(
-        _ key: String, _ members: (inout JSONWriter) throws(Failure) -> Void
+        _ key: StaticString, _ members: (inout JSONWriter) throws(Failure) -> Void
     ) throws(Failure) {
         self.key(key)
         try object(members)
@@ -45,7 +45,7 @@ public struct JSONWriter: ~Copyable {
 
     @inlinable
     public mutating func array<Failure>(
-        _ key: String, _ elements: (inout JSONWriter) throws(Failure) -> Void
+        _ key: StaticString, _ elements: (inout JSONWriter) throws(Failure) -> Void
     ) throws(Failure) {
         self.key(key)
         try array(elements)
@@ -62,20 +62,32 @@ public struct JSONWriter: ~Copyable {
 
     // MARK: Members and values
 
-    /// The name of the member whose value is written next.
-    public mutating func key(_ key: String) {
-        appendQuoted(key.utf8Span.span, isKey: true)
+    /// The name of the member whose value is written next: a literal that needs no escape, so that nobody looks for one.
+    public mutating func key(_ key: StaticString) {
+        let text = UnsafeBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount)
+        assert(plainLength(text, from: 0) == text.count, "a key that needs escapes: name it with member(_:_:)")
+        appendPlain(text, isKey: true)
     }
 
     @inlinable
-    public mutating func field(_ key: String, _ value: some JSONWritable) {
+    public mutating func field(_ key: StaticString, _ value: some JSONWritable) {
         self.key(key)
         value.write(to: &self)
     }
 
+    /// A member whose name comes from data.
+    @inlinable
+    public mutating func member(_ name: String, _ value: some JSONWritable) {
+        self.name(name)
+        value.write(to: &self)
+    }
+
+    /// The name, out of data, of the member whose value is written next.
+    public mutating func name(_ name: String) { appendQuoted(name.utf8Span.span, isKey: true) }
+
     /// Leaves the member out when there is no value. (`field` writes `null`.)
     @inlinable
-    public mutating func field(_ key: String, ifPresent value: (some JSONWritable)?) {
+    public mutating func field(_ key: StaticString, ifPresent value: (some JSONWritable)?) {
         if let value { field(key, value) }
     }
 
@@ -128,8 +140,10 @@ public struct JSONWriter: ~Copyable {
         appendQuoted(value.utf8Span.span, isKey: false)
     }
 
+    public mutating func string(_ value: UTF8Span) { appendQuoted(value.span, isKey: false) }
+
     /// A string of which the caller knows that no byte of it needs an escape.
-    public mutating func plain(_ ascii: Span<UInt8>) { appendPlain(ascii, isKey: false) }
+    public mutating func plain(_ ascii: Span<UInt8>) { ascii.withUnsafeBufferPointer { appendPlain($0, isKey: false) } }
 
     // MARK: Bytes
 
@@ -166,28 +180,39 @@ public struct JSONWriter: ~Copyable {
 
     /// A comma where one is due, quotes, and the colon after a key.
     private mutating func appendQuoted(_ text: Span<UInt8>, isKey: Bool) {
-        let isPlain = text.withUnsafeBufferPointer { plainLength($0, from: 0) == $0.count }
-        if isPlain { return appendPlain(text, isKey: isKey) }
-        separate()
-        bytes.append(UInt8(ascii: "\""))
-        text.withUnsafeBufferPointer { appendEscaped($0) }
-        bytes.append(UInt8(ascii: "\""))
-        if isKey { bytes.append(UInt8(ascii: ":")) }
+        text.withUnsafeBufferPointer { text in
+            guard plainLength(text, from: 0) < text.count else { return appendPlain(text, isKey: isKey) }
+            separate()
+            bytes.append(UInt8(ascii: "\""))
+            appendEscaped(text)
+            bytes.append(UInt8(ascii: "\""))
+            if isKey { bytes.append(UInt8(ascii: ":")) }
+        }
     }
 
     /// In one go: most text needs no escape, and room is asked for once.
-    private mutating func appendPlain(_ text: Span<UInt8>, isKey: Bool) {
+    private mutating func appendPlain(_ text: UnsafeBufferPointer<UInt8>, isKey: Bool) {
         let needsComma = needsComma
-        text.withUnsafeBufferPointer { text in
-            bytes.append(addingCapacity: text.count + 4) { (output: inout OutputSpan<UInt8>) in
-                if needsComma { output.append(UInt8(ascii: ",")) }
-                output.append(UInt8(ascii: "\""))
-                output.withUnsafeMutableBufferPointer { buffer, initialized in
-                    _ = UnsafeMutableBufferPointer(rebasing: buffer[initialized...]).update(fromContentsOf: text)
-                    initialized += text.count
+        bytes.append(addingCapacity: text.count + 4) { (output: inout OutputSpan<UInt8>) in
+            output.withUnsafeMutableBufferPointer { buffer, initialized in
+                var end = 0
+                if needsComma {
+                    buffer[end] = UInt8(ascii: ",")
+                    end += 1
                 }
-                output.append(UInt8(ascii: "\""))
-                if isKey { output.append(UInt8(ascii: ":")) }
+                buffer[end] = UInt8(ascii: "\"")
+                end += 1
+                if let source = text.baseAddress, let base = buffer.baseAddress {
+                    (base + end).update(from: source, count: text.count)
+                    end += text.count
+                }
+                buffer[end] = UInt8(ascii: "\"")
+                end += 1
+                if isKey {
+                    buffer[end] = UInt8(ascii: ":")
+                    end += 1
+                }
+                initialized = end
             }
         }
     }

@@ -55,7 +55,7 @@ public struct Clients: Sendable {
     ) throws(PluginError) {
         guard let set = table.functions.set_labels else { throw .missing("cm.clients/1 set_labels") }
         var writer = JSONWriter()
-        writer.object { for (key, value) in labels { $0.field(key, value) } }
+        writer.object { for (key, value) in labels { $0.member(key, value) } }
         let text = writer.finish()
         try attempt("cm.clients/1 set_labels") { error in
             client.withText { client in text.withText { set(table.context, actor.handle, client, $0, error) } }

@@ -50,7 +50,7 @@ public struct Enrollment: Sendable {
             writer.field("ttl_s", seconds)
             writer.field("uses", uses)
             writer.field("description", description)
-            writer.object("labels") { for (key, value) in labels { $0.field(key, value) } }
+            writer.object("labels") { for (key, value) in labels { $0.member(key, value) } }
         }
         let text = writer.finish()
         // With room enough from the beginning: a second call would make a second token.

@@ -42,22 +42,23 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
     private static let lentLetters = 16
     private static let lentRounds = 4
 
-    // Confined to who holds `running`.
+    // Confined to who holds `running`. Those that each event touches are not checked for exclusivity: no access to one of
+    // them lasts over a call of somebody else's code.
     private var batch: [Letter] = []
-    private var local: [Letter] = []
+    @exclusivity(unchecked) private var local: [Letter] = []
     private var sources: [Source?] = []
-    private var graveyard: [Source] = []
+    @exclusivity(unchecked) private var graveyard: [Source] = []
     private var timers = TimerHeap()
     private var turnEnds: [() -> Void] = []
-    private var cachedNow: UInt64 = 0
+    @exclusivity(unchecked) private var cachedNow: UInt64 = 0
     private var residents: [ObjectIdentifier: AnyObject] = [:]
     /// This turn has few events.
-    private var isLight = true
+    @exclusivity(unchecked) private var isLight = true
     /// Loops that slept when this turn posted to them.
-    private var sleepers: [EventLoop] = []
+    @exclusivity(unchecked) private var sleepers: [EventLoop] = []
     /// What epoll_wait was told to wait for, monotonic nanoseconds; only with `timers` to compare.
     private var sleepsUntil: UInt64 = 0
-    private var waitMilliseconds: Int32 = 0
+    @exclusivity(unchecked) private var waitMilliseconds: Int32 = 0
 
     /// Starts the thread. It runs until `stop`.
     public static func start(name: String) throws(ReactorError) -> EventLoop {
@@ -128,7 +129,7 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
     /// Starts a task that runs on this loop. The only way to start one: a bare `Task` would run on the global pool,
     /// where a request costs twice as much.
     @discardableResult
-    public func spawn(_ body: sending @escaping () async -> Void) -> Task<Void, Never> {
+    public func spawn(_ body: sending @escaping @isolated(any) () async -> Void) -> Task<Void, Never> {
         Task(executorPreference: self, operation: body)
     }
 

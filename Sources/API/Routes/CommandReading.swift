@@ -41,55 +41,61 @@ enum CommandReading {
         ], "Exactly one of selector and clients, and one of argv, shell, script and template.")
 
     private struct Fields {
-        var selections: [TargetSelection] = []
-        var works: [CommandWork] = []
         var request = CommandRequest(.clients([]), .invocation(.argv([])))
+        /// How many members said where, and how many what.
+        var selections = 0
+        var works = 0
         var version: Int?
         var parameters: JSONObject?
+
+        mutating func select(_ selection: TargetSelection) {
+            request.selection = selection
+            selections += 1
+        }
+
+        mutating func run(_ work: CommandWork) {
+            request.work = work
+            works += 1
+        }
     }
 
     static func request(_ body: [UInt8], idempotencyKey: String?) throws(Problem) -> CommandRequest {
         var fields = Fields()
         do throws(JSONError) {
-            fields = try JSONReader.read(body, limits: JSONLimits(depth: 16, bytes: 4 << 20)) { reader throws(JSONError) in
-                var fields = Fields()
+            try JSONReader.read(body, limits: JSONLimits(depth: 16, bytes: 4 << 20)) { reader throws(JSONError) in
                 try reader.object { key, reader throws(JSONError) in try member(key, &reader, &fields) }
-                return fields
             }
         } catch {
             throw .invalid("the body: \(error)", pointer: error.pointer.isEmpty ? nil : error.pointer)
         }
-        guard fields.selections.count == 1 else { throw .invalid("give either \"selector\" or \"clients\"", pointer: "/selector") }
-        guard fields.works.count == 1 else {
+        guard fields.selections == 1 else { throw .invalid("give either \"selector\" or \"clients\"", pointer: "/selector") }
+        guard fields.works == 1 else {
             throw .invalid("give exactly one of \"argv\", \"shell\", \"script\" and \"template\"", pointer: "/argv")
         }
-        var request = fields.request
-        request.selection = fields.selections[0]
-        request.work = fields.works[0]
-        if case .template(let name, _, _) = request.work {
-            request.work = .template(name: name, version: fields.version, parameters: fields.parameters ?? [:])
+        if case .template(let name, _, _) = fields.request.work {
+            fields.request.work = .template(name: name, version: fields.version, parameters: fields.parameters ?? [:])
         } else if fields.version != nil || fields.parameters != nil {
             throw .invalid("\"parameters\" and \"template_version\" belong to a \"template\"", pointer: "/parameters")
         }
-        if let idempotencyKey { request.idempotencyKey = IdempotencyKey(key: idempotencyKey, request: body) }
-        return request
+        if let idempotencyKey { fields.request.idempotencyKey = IdempotencyKey(key: idempotencyKey, request: body) }
+        return fields.request
     }
 
     private static func member(
         _ key: borrowing JSONKey, _ reader: inout JSONReader, _ fields: inout Fields
     ) throws(JSONError) {
         if key.is("selector") {
-            fields.selections.append(.selector(try reader.string()))
+            fields.select(.selector(try reader.string()))
         } else if key.is("clients") {
-            fields.selections.append(.clients(try clients(&reader)))
+            fields.select(.clients(try clients(&reader)))
         } else if key.is("argv") {
-            fields.works.append(.invocation(.argv(try reader.strings())))
+            fields.run(.invocation(.argv(try reader.strings())))
         } else if key.is("shell") {
-            fields.works.append(.invocation(.shell(try reader.string())))
+            fields.run(.invocation(.shell(try reader.string())))
         } else if key.is("script") {
-            fields.works.append(.invocation(try script(&reader)))
+            fields.run(.invocation(try script(&reader)))
         } else if key.is("template") {
-            fields.works.append(.template(name: try reader.string(), version: nil, parameters: [:]))
+            fields.run(.template(name: try reader.string(), version: nil, parameters: [:]))
         } else if key.is("template_version") {
             fields.version = try reader.integer(in: 1...1_000_000_000)
         } else if key.is("parameters") {

@@ -9,7 +9,7 @@ enum CommandWriting {
 
     static func counts(_ counts: OutcomeCounts, of total: Int, _ writer: inout JSONWriter) {
         writer.object("counts") { writer in
-            for state in FinalState.allCases where counts[state] > 0 { writer.field(state.name, counts[state]) }
+            for state in FinalState.allCases where counts[state] > 0 { writer.member(state.name, counts[state]) }
             let open = total - counts.total
             if open > 0 { writer.field("unfinished", open) }
         }
@@ -78,7 +78,8 @@ enum CommandWriting {
             writer.field("at_ms", archived.milliseconds)
             for (name, object) in [("stdout", archived.output), ("stderr", archived.errors)] {
                 guard let object else { continue }
-                writer.object(name) { writer in
+                writer.name(name)
+                writer.object { writer in
                     writer.field("remote", object.remote)
                     writer.field("key", object.key)
                     writer.field("bytes", object.bytes)

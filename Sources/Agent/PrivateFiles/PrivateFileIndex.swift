@@ -37,7 +37,8 @@ struct PrivateFileIndex: Sendable, Equatable {
         var writer = JSONWriter(reserving: 256 + 256 * entries.count)
         writer.object { writer in
             for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {
-                writer.object(name) {
+                writer.name(name)
+                writer.object {
                     $0.field("keeper", entry.keeper)
                     $0.field("owner", entry.owner)
                     $0.field("ends_at", ifPresent: entry.endsAt)

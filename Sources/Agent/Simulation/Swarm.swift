@@ -162,7 +162,7 @@ public final class Swarm: Sendable {
             let sorted = values.sorted()
             writer.object { writer in
                 for (name, share) in [("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)] where !sorted.isEmpty {
-                    writer.field(name, sorted[min(sorted.count - 1, sorted.count * share / 100)])
+                    writer.member(name, sorted[min(sorted.count - 1, sorted.count * share / 100)])
                 }
             }
         }
@@ -183,7 +183,7 @@ public final class Swarm: Sendable {
             percentiles(figures.backOnline, &$0)
             $0.key("ends")
             $0.object { writer in
-                for (code, count) in figures.codes.sorted(by: { $0.key < $1.key }) { writer.field(code, count) }
+                for (code, count) in figures.codes.sorted(by: { $0.key < $1.key }) { writer.member(code, count) }
             }
         }
         return writer.finish()

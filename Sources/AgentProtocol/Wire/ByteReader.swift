@@ -32,12 +32,13 @@ struct ByteReader {
     mutating func text(_ bytes: borrowing RawSpan, count: Int) throws(WireError) -> String {
         guard count >= 0, bytes.byteCount - offset >= count else { throw Self.short(at: offset) }
         let part = bytes.extracting(offset..<offset + count)
-        // Invariant: the buffer is read before the closure ends.
-        guard let text = unsafe part.withUnsafeBytes({ unsafe String(validating: $0, as: UTF8.self) }) else {
+        do {
+            let text = String(copying: try UTF8Span(validating: Span<UInt8>(_bytes: part)))
+            offset += count
+            return text
+        } catch {
             throw WireError(.malformed, "the text at byte \(offset) is not UTF-8")
         }
-        offset += count
-        return text
     }
 
     mutating func array(_ bytes: borrowing RawSpan, count: Int) throws(WireError) -> [UInt8] {

@@ -42,10 +42,21 @@ final class AuditChain {
         let entry = AuditEntry(
             record, sequence: head.sequence + 1, milliseconds: max(unixMilliseconds(), head.milliseconds))
         let hash = hasher.hash(entry, after: head.hash)
-        try transaction.run(
-            "INSERT INTO audit_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            entry.sequence, entry.milliseconds, entry.actorKind, entry.actor, entry.address, entry.correlation,
-            entry.action, entry.target, entry.clients, entry.outcome, entry.reason, entry.detail, hash)
+        try transaction.run("INSERT INTO audit_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") { values in
+            values.add(entry.sequence)
+            values.add(entry.milliseconds)
+            values.add(entry.actorKind)
+            values.add(entry.actor)
+            values.add(entry.address)
+            values.add(entry.correlation)
+            values.add(entry.action)
+            values.add(entry.target)
+            values.add(entry.clients)
+            values.add(entry.outcome)
+            values.add(entry.reason)
+            values.add(entry.detail)
+            values.add(hash)
+        }
         head = AuditHead(sequence: entry.sequence, milliseconds: entry.milliseconds, hash: hash)
         if entry.sequence % Self.checkpointInterval == 0 { _ = try checkpoint(transaction) }
         return entry.sequence

@@ -33,7 +33,7 @@ struct AuditHasher {
         append(entry.outcome)
         append(entry.reason)
         append(entry.detail)
-        let digest = SHA256.digest(form)
+        let digest = SHA256.digest(form.span.bytes)
         if form.count > 65_536 { form = [] }
         return digest
     }
@@ -44,8 +44,9 @@ struct AuditHasher {
     private mutating func append(length: UInt32) { withUnsafeBytes(of: length.bigEndian) { form += $0 } }
 
     private mutating func append(_ text: String) {
-        append(length: UInt32(clamping: text.utf8.count))
-        form += text.utf8
+        let bytes = text.utf8Span.span
+        append(length: UInt32(clamping: bytes.count))
+        bytes.withUnsafeBufferPointer { form.append(contentsOf: $0) }
     }
 
     private mutating func append(_ text: String?) {

@@ -91,11 +91,12 @@ extension AuditEntry {
         correlation = AuditLimits.cut(record.principal.correlation)
         action = AuditLimits.cut(record.action)
         target = record.target.map(AuditLimits.cut)
-        clients = []
-        if !record.clients.isEmpty {
-            clients.reserveCapacity(16 * record.clients.count)
-            for client in record.clients { clients += client.bytes }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(16 * record.clients.count)
+        for client in record.clients {
+            withUnsafeBytes(of: (client.high.bigEndian, client.low.bigEndian)) { bytes.append(contentsOf: $0) }
         }
+        clients = bytes
         outcome = record.outcome.rawValue
         reason = AuditLimits.cut(record.reason)
         detail = record.detail.count <= AuditLimits.detailBytes

@@ -5,21 +5,22 @@ import AgentProtocol
 /// No I/O and no waiting: each call changes the book and adds to `BookEffects` what is to be done once the lock is left.
 /// Times are Unix milliseconds.
 struct CommandBook {
-    /// One object per client with a link or open targets; it never leaves the book.
+    /// One object per client with a link or open targets; it never leaves the book. Not checked for exclusivity for the same
+    /// reason as `LiveCommand`.
     final class ClientEntry {
         /// Only set between `reconcile` and the loss of the link, so that nothing is sent before the agent's report.
-        var link: (any ExecutionLink)?
+        @exclusivity(unchecked) var link: (any ExecutionLink)?
         /// Accepted, and its agent has not reported yet. Commands wait for it, since the registry shows it as online.
-        var arriving: (link: any ExecutionLink, since: UInt64)?
+        @exclusivity(unchecked) var arriving: (link: any ExecutionLink, since: UInt64)?
         /// When the link was lost (or the core started); counts while `link` is nil.
-        var awaySince: UInt64
+        @exclusivity(unchecked) var awaySince: UInt64
         /// Targets with the agent, or possibly so.
-        var active = 0
+        @exclusivity(unchecked) var active = 0
         /// Active targets, parked ones and those in `queue`; a client has few.
-        var targets: [TargetReference] = []
+        @exclusivity(unchecked) var targets: [TargetReference] = []
         /// Targets that have their turn and wait for a free place at the client, in order.
-        var queue: [TargetReference] = []
-        var parked = 0
+        @exclusivity(unchecked) var queue: [TargetReference] = []
+        @exclusivity(unchecked) var parked = 0
 
         init(awaySince: UInt64) { self.awaySince = awaySince }
     }
@@ -244,11 +245,10 @@ struct CommandBook {
         command.undecided -= 1
         command.decided[end.state] += 1
         let isLast = command.undecided == 0 && command.targets.count > 1
-        let live = command.targets[target.index]
         effects.ends.append(
             DecidedEnd(
-                target: target, end: end, output: live.output, isMarked: live.isMarked,
-                summary: isLast ? command.decided : nil))
+                target: target, end: end, output: command.targets[target.index].output,
+                isMarked: command.targets[target.index].isMarked, summary: isLast ? command.decided : nil))
     }
 
     /// The ends are durable.
@@ -264,38 +264,34 @@ struct CommandBook {
     private mutating func settleOne(_ end: DecidedEnd, _ now: UInt64, _ effects: inout BookEffects) {
         let target = end.target
         let command = target.command
-        _ = command.targets[target.index].machine.apply(.recorded)
-        let live = command.targets[target.index]
-        command.targets[target.index].output = nil
-        command.targets[target.index].holdsPlace = false
-        command.targets[target.index].isActive = false
-        command.targets[target.index].isParked = false
+        let client = command.targets[target.index].client
+        let held = command.targets[target.index].settle()
         if command.targets.count <= LiveCommand.keptResults {
             command.targets[target.index].result = TargetResult(
-                end: end.end, output: live.output?.summary ?? OutputSummary())
+                end: end.end, output: held.output?.summary ?? OutputSummary())
         }
         command.recorded[end.end.state] += 1
         command.open -= 1
         openTargets -= 1
         changed(target, &effects)
 
-        if let entry = clients[live.client] {
+        if let entry = clients[client] {
             removeFromClient(target, entry)
-            if live.isParked { entry.parked -= 1 }
-            if live.isActive {
+            if held.wasParked { entry.parked -= 1 }
+            if held.wasActive {
                 entry.active -= 1
                 drainQueue(entry, now, &effects)
             }
-            dropIfIdle(live.client, entry)
+            dropIfIdle(client, entry)
         }
-        if command.rollout.ended(end.end.state, heldPlace: live.holdsPlace) {
+        if command.rollout.ended(end.end.state, heldPlace: held.place) {
             for index in command.targets.indices where command.targets[index].machine.stage == .waiting {
                 apply(.abort, to: TargetReference(command: command, index: index), now, &effects)
             }
         }
         if command.isFinished {
             for waiter in command.waiters { effects.resumes.append(waiter.continuation) }
-            command.waiters = []
+            command.waiters = Few()
             effects.finished.append(command)
             remove(command)
         }
@@ -421,7 +417,11 @@ struct CommandBook {
         clients[client]?.targets.last { $0.command.specification.id == command }
     }
 
-    func isCurrent(_ link: any ExecutionLink) -> Bool { clients[link.client]?.link === link }
+    /// The same, asked for over a link: only the client's newest one counts.
+    func target(over link: any ExecutionLink, _ command: CommandID) -> TargetReference? {
+        guard let entry = clients[link.client], entry.link === link else { return nil }
+        return entry.targets.last { $0.command.specification.id == command }
+    }
 
     // MARK: Waiting callers
 
@@ -471,7 +471,7 @@ struct CommandBook {
         command.touch(target.index)
         guard !command.watchers.isEmpty else { return }
         for watcher in command.watchers { effects.resumes.append(watcher.continuation) }
-        command.watchers = []
+        command.watchers = Few()
     }
 
     // MARK: Time

@@ -47,13 +47,25 @@ struct CommandJournal: Sendable {
     ]
 
     /// A new command with its targets.
-    struct Entry: Sendable {
+    final class Entry: Sendable {
         let specification: CommandSpecification
         let firstTarget: Int64
         let clients: [ClientID]
         let deferred: [Bool]
         let key: Key?
         let audit: AuditRecord
+
+        init(
+            specification: CommandSpecification, firstTarget: Int64, clients: [ClientID], deferred: [Bool], key: Key?,
+            audit: AuditRecord
+        ) {
+            self.specification = specification
+            self.firstTarget = firstTarget
+            self.clients = clients
+            self.deferred = deferred
+            self.key = key
+            self.audit = audit
+        }
     }
 
     /// An idempotency key with a digest of what was asked for.
@@ -80,15 +92,26 @@ struct CommandJournal: Sendable {
             if let key = entry.key, let known = try Self.claim(key, specification.id, now, transaction) {
                 return .known(known)
             }
-            try transaction.run(
-                "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", specification.id.row,
-                Int64(bitPattern: specification.id.low), entry.firstTarget, entry.clients.count,
-                specification.principalKind, specification.principal, specification.correlation, title,
-                specification.selector, shown, input)
-            for (index, client) in entry.clients.enumerated() {
-                try transaction.run(
-                    "INSERT INTO command_targets VALUES (?, ?, ?, ?)", entry.firstTarget + Int64(index),
-                    specification.id.row, client, entry.deferred[index])
+            try transaction.run("INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") { values in
+                values.add(specification.id.row)
+                values.add(Int64(bitPattern: specification.id.low))
+                values.add(entry.firstTarget)
+                values.add(entry.clients.count)
+                values.add(specification.principalKind)
+                values.add(specification.principal)
+                values.add(specification.correlation)
+                values.add(title)
+                values.add(specification.selector)
+                values.add(shown)
+                values.add(input)
+            }
+            for index in entry.clients.indices {
+                try transaction.run("INSERT INTO command_targets VALUES (?, ?, ?, ?)") { values in
+                    values.add(entry.firstTarget + Int64(index))
+                    values.add(specification.id.row)
+                    values.add(entry.clients[index])
+                    values.add(entry.deferred[index])
+                }
             }
             try transaction.audit(entry.audit)
             return .new
@@ -221,12 +244,30 @@ private struct ExitRow: Sendable {
         let record = end.record
         // An end that is recorded twice keeps its first form.
         try transaction.run(
-            "INSERT OR IGNORE INTO command_exits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", target,
-            Int(end.state.rawValue), end.started.number, end.exitCode, end.signal, end.code, end.message, now,
-            record?.startedAt, record?.finishedAt, record?.durationMicroseconds, record?.userMicroseconds,
-            record?.systemMicroseconds, record?.maximumResidentBytes, output.truncated || record?.truncated == true,
-            output.output, output.errors, output.inline.flatMap { $0.output.isEmpty ? nil : $0.output },
-            output.inline.flatMap { $0.errors.isEmpty ? nil : $0.errors }, extents, output.withheld)
+            "INSERT OR IGNORE INTO command_exits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        ) { values in
+            values.add(target)
+            values.add(Int(end.state.rawValue))
+            values.add(end.started.number)
+            values.add(end.exitCode)
+            values.add(end.signal)
+            values.add(end.code)
+            values.add(end.message)
+            values.add(now)
+            values.add(record?.startedAt)
+            values.add(record?.finishedAt)
+            values.add(record?.durationMicroseconds)
+            values.add(record?.userMicroseconds)
+            values.add(record?.systemMicroseconds)
+            values.add(record?.maximumResidentBytes)
+            values.add(output.truncated || record?.truncated == true)
+            values.add(output.output)
+            values.add(output.errors)
+            values.add(output.inline.flatMap { $0.output.isEmpty ? nil : $0.output })
+            values.add(output.inline.flatMap { $0.errors.isEmpty ? nil : $0.errors })
+            values.add(extents)
+            values.add(output.withheld)
+        }
         if isMarked { try transaction.run("DELETE FROM command_marks WHERE target = ?", target) }
         if let summary {
             try transaction.run(

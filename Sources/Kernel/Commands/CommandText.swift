@@ -53,7 +53,7 @@ enum CommandText {
         writer.object { writer in
             if let input = specification.standardInput { writer.bytes("stdin", input) }
             writer.object("env") { writer in
-                for (name, value) in specification.environment { writer.field(name, value) }
+                for (name, value) in specification.environment { writer.member(name, value) }
             }
         }
         return writer.finish()
@@ -155,11 +155,13 @@ enum CommandText {
 
 extension JSONWriter {
     /// Bytes as text under `name` when they are UTF-8, else as base 64 under `name_base64`.
-    public mutating func bytes(_ name: String, _ bytes: [UInt8]) {
-        if let text = String(validating: bytes, as: UTF8.self) {
-            field(name, text)
-        } else {
-            field(name + "_base64", Base64.encode(bytes))
+    public mutating func bytes(_ name: StaticString, _ bytes: [UInt8]) {
+        do {
+            let text = try UTF8Span(validating: bytes.span)
+            key(name)
+            string(text)
+        } catch {
+            member("\(name)_base64", Base64.encode(bytes))
         }
     }
 }

@@ -135,7 +135,8 @@ public final class Commands: Sendable {
 
     private func validateSize(_ invocation: Invocation, _ request: CommandRequest) throws(Problem) {
         var others = request.standardInput?.count ?? 0
-        for (name, value) in request.environment.merging(request.secretEnvironment, uniquingKeysWith: { old, _ in old }) { others += name.utf8.count + value.utf8.count + 8 }
+        for (name, value) in request.environment { others += name.utf8.count + value.utf8.count + 8 }
+        for (name, value) in request.secretEnvironment { others += name.utf8.count + value.utf8.count + 8 }
         // The protocol adds heads and lengths.
         try invocation.validate(limits, others: others + 1_024)
     }
@@ -262,7 +263,7 @@ public final class Commands: Sendable {
         while true {
             for (link, command) in effects.sends {
                 killPoint("command.send.before")
-                link.send(command.order)
+                link.send(command)
             }
             for (link, command) in effects.cancels { link.cancel(command) }
             for command in effects.finished { observe(.finished, command) }
@@ -347,11 +348,11 @@ public final class Commands: Sendable {
 
 extension BookEffects {
     mutating func append(_ other: BookEffects) {
-        sends += other.sends
-        cancels += other.cancels
+        sends.append(contentsOf: other.sends)
+        cancels.append(contentsOf: other.cancels)
         marks += other.marks
         ends += other.ends
-        finished += other.finished
-        resumes += other.resumes
+        finished.append(contentsOf: other.finished)
+        resumes.append(contentsOf: other.resumes)
     }
 }

@@ -71,7 +71,7 @@ extension Commands: ExecutionSink {
         let now = now()
         var effects = BookEffects()
         let isKnown = state.withLock { state in
-            guard state.book.isCurrent(link), let target = state.book.target(of: link.client, command) else { return false }
+            guard let target = state.book.target(over: link, command) else { return false }
             _ = target.command.targets[target.index].machine.apply(.started)
             target.command.targets[target.index].news = now
             state.book.changed(target, &effects)
@@ -86,7 +86,7 @@ extension Commands: ExecutionSink {
     ) -> Bool {
         let now = now()
         let found = state.withLock { state -> LiveOutput? in
-            guard state.book.isCurrent(link), let target = state.book.target(of: link.client, command) else { return nil }
+            guard let target = state.book.target(over: link, command) else { return nil }
             let live = target.command
             guard live.targets[target.index].machine.stage.map({ $0 != .waiting }) == true else { return nil }
             _ = live.targets[target.index].machine.apply(.output)
@@ -117,13 +117,11 @@ extension Commands: ExecutionSink {
             case foreign
         }
         let found = state.withLock { state -> Found in
-            guard state.book.isCurrent(link), let target = state.book.target(of: link.client, record.command) else {
-                return .foreign
-            }
-            let live = target.command.targets[target.index]
-            guard let stage = live.machine.stage, stage != .waiting else { return live.machine.stage == nil ? .ending : .foreign }
+            guard let target = state.book.target(over: link, record.command) else { return .foreign }
+            guard let stage = target.command.targets[target.index].machine.stage else { return .ending }
+            guard stage != .waiting else { return .foreign }
             target.command.targets[target.index].isEnding = true
-            return .open(live.output)
+            return .open(target.command.targets[target.index].output)
         }
         switch found {
         case .foreign:

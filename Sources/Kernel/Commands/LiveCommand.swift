@@ -1,9 +1,10 @@
 import AgentProtocol
 
 /// What Commands needs of an agent's link; `AgentLink` is the real one.
-public protocol ExecutionLink: AnyObject, Sendable {
+protocol ExecutionLink: AnyObject, Sendable {
     var client: ClientID { get }
-    func send(_ order: Order)
+    /// Sends the command's order.
+    func send(_ command: LiveCommand)
     func cancel(_ command: CommandID)
     func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64)
     /// When somebody last typed into a terminal of this client, monotonic nanoseconds; 0: never.
@@ -11,7 +12,7 @@ public protocol ExecutionLink: AnyObject, Sendable {
 }
 
 extension ExecutionLink {
-    public var typedAt: UInt64 { 0 }
+    var typedAt: UInt64 { 0 }
 }
 
 extension AgentLink: ExecutionLink {}
@@ -60,6 +61,17 @@ struct LiveTarget {
     var output: LiveOutput?
     /// Kept for the caller who waits, while the command has few targets.
     var result: TargetResult?
+
+    /// Its end is durable: it lets go of what it held, and says what that was.
+    mutating func settle() -> (output: LiveOutput?, place: Bool, wasParked: Bool, wasActive: Bool) {
+        _ = machine.apply(.recorded)
+        let held = (output: output, place: holdsPlace, wasParked: isParked, wasActive: isActive)
+        output = nil
+        holdsPlace = false
+        isActive = false
+        isParked = false
+        return held
+    }
 }
 
 /// A finished target as the caller who waited for it gets it.
@@ -75,33 +87,34 @@ public final class TargetResult: Sendable {
 /// A command that has targets without a durable end.
 ///
 /// `@unchecked Sendable`: every mutable property is read and written only while the lock of `Commands.state` is held.
-/// References travel between threads only to find the way back to it without a search.
+/// References travel between threads only to find the way back to it without a search. That lock also makes run-time checks
+/// of exclusivity pointless, and there would be thirty for each command: no access to one of its properties lasts over a
+/// call that can come back to the same one.
 final class LiveCommand: @unchecked Sendable {
     let specification: CommandSpecification
-    let order: Order
     /// `nil` also for a command that was given some before the core was restarted: then no target of it starts any more,
     /// and what its running ones print is masked altogether.
     let secrets: CommandSecrets?
     let firstTarget: Int64
-    var targets: [LiveTarget]
-    var rollout: RolloutStateMachine
+    @exclusivity(unchecked) var targets: [LiveTarget]
+    @exclusivity(unchecked) var rollout: RolloutStateMachine
     /// Targets without a durable end.
-    var open: Int
+    @exclusivity(unchecked) var open: Int
     /// Targets whose end has not been decided: the decision that makes it 0 also writes the summary.
-    var undecided: Int
+    @exclusivity(unchecked) var undecided: Int
     /// Ends that are decided; `recorded` those of them that are durable.
-    var decided = OutcomeCounts()
-    var recorded = OutcomeCounts()
-    var waiters: [Waiter] = []
+    @exclusivity(unchecked) var decided = OutcomeCounts()
+    @exclusivity(unchecked) var recorded = OutcomeCounts()
+    @exclusivity(unchecked) var waiters = Few<Waiter>()
     /// Grows with every change that a watcher can see.
-    private(set) var version: UInt64 = 1
+    @exclusivity(unchecked) private(set) var version: UInt64 = 1
     /// They wait for the next change. Kept apart from `waiters`, who wait for the end.
-    var watchers: [Waiter] = []
+    @exclusivity(unchecked) var watchers = Few<Waiter>()
     /// Until then absent clients are waited for, whatever the policy says (after a restart of the core).
-    var graceUntil: UInt64 = 0
+    @exclusivity(unchecked) var graceUntil: UInt64 = 0
     /// Its place in `CommandBook.live`, and in `CommandBook.waited` (-1: none).
-    var place = -1
-    var waitedPlace = -1
+    @exclusivity(unchecked) var place = -1
+    @exclusivity(unchecked) var waitedPlace = -1
 
     struct Waiter {
         let continuation: UnsafeContinuation<Void, Never>
@@ -117,9 +130,6 @@ final class LiveCommand: @unchecked Sendable {
     ) {
         self.specification = specification
         self.secrets = secrets
-        var order = specification.order
-        order.secretEnvironment = secrets?.variables ?? [:]
-        self.order = order
         self.firstTarget = firstTarget
         self.targets = targets
         rollout = RolloutStateMachine(
@@ -130,6 +140,13 @@ final class LiveCommand: @unchecked Sendable {
     }
 
     var id: CommandID { specification.id }
+
+    /// What an agent is told. Put together where it is sent; made of constants only.
+    var order: Order {
+        var order = specification.order
+        if let secrets { order.secretEnvironment = secrets.variables }
+        return order
+    }
     var isFinished: Bool { open == 0 }
     var lacksSecrets: Bool { !specification.secretNames.isEmpty && secrets == nil }
 
@@ -156,26 +173,35 @@ struct TargetReference {
 
 /// What a change of the book asks for; done after its lock was left.
 struct BookEffects {
-    var sends: [(link: any ExecutionLink, command: LiveCommand)] = []
-    var cancels: [(link: any ExecutionLink, command: CommandID)] = []
+    var sends = Few<(link: any ExecutionLink, command: LiveCommand)>()
+    var cancels = Few<(link: any ExecutionLink, command: CommandID)>()
     /// To be marked as sent on the disk, then sent by `dispatchMarked`.
     var marks: [TargetReference] = []
     /// Decided ends, to be made durable.
     var ends: [DecidedEnd] = []
     /// Commands that have ended altogether.
-    var finished: [LiveCommand] = []
-    var resumes: [UnsafeContinuation<Void, Never>] = []
+    var finished = Few<LiveCommand>()
+    var resumes = Few<UnsafeContinuation<Void, Never>>()
 
     var isEmpty: Bool {
         sends.isEmpty && cancels.isEmpty && marks.isEmpty && ends.isEmpty && finished.isEmpty && resumes.isEmpty
     }
 }
 
-struct DecidedEnd {
+/// An object, since it goes from hand to hand: a copy would count a dozen references.
+final class DecidedEnd: Sendable {
     let target: TargetReference
     let end: TargetEnd
     let output: LiveOutput?
     let isMarked: Bool
     /// Set on the last undecided target of a command with several: how all of them ended.
-    var summary: OutcomeCounts?
+    let summary: OutcomeCounts?
+
+    init(target: TargetReference, end: TargetEnd, output: LiveOutput?, isMarked: Bool, summary: OutcomeCounts?) {
+        self.target = target
+        self.end = end
+        self.output = output
+        self.isMarked = isMarked
+        self.summary = summary
+    }
 }

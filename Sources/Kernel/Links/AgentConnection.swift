@@ -28,10 +28,11 @@ final class AgentConnection: WebSocketDelegate {
     /// In the home's list.
     var place = 0
 
-    var phase = Phase.handshake
+    // What each message touches is not checked for exclusivity: it is confined to the loop, and no access lasts over a call.
+    @exclusivity(unchecked) var phase = Phase.handshake
     var opening: Opening?
-    var seal: Seal?
-    var link: AgentLink?
+    @exclusivity(unchecked) var seal: Seal?
+    @exclusivity(unchecked) var link: AgentLink?
     var channels = CoreChannelsStateMachine()
     var terminals: LinkTerminals?
     var transfers: LinkTransfers?
@@ -44,14 +45,14 @@ final class AgentConnection: WebSocketDelegate {
     var timer: Timer?
     /// Commands whose ends are durable and whose agent does not know it yet: the word rides with the next message, or
     /// goes alone when the home says so.
-    var settled: [CommandID] = []
+    @exclusivity(unchecked) var settled: [CommandID] = []
     /// Counts the times that there was something in it anew.
-    var debt: UInt32 = 0
+    @exclusivity(unchecked) var debt: UInt32 = 0
 
     var heartbeatSeconds: UInt64 = 15
     var jitterPercent: UInt8 = 10
     /// Loop time in nanoseconds.
-    var heardAt: UInt64 = 0
+    @exclusivity(unchecked) var heardAt: UInt64 = 0
     var beatSentAt: UInt64 = 0
     var ticketAt: UInt64 = 0
 

@@ -131,8 +131,10 @@ final class CommandPolicy: Sendable {
     /// Where the principal may run this.
     func scope(_ principal: Principal, _ subject: PolicySubject) -> AccessScope {
         var collected = AccessScope.Collector()
-        for rule in rules where rule.concerns(principal) && rule.matches(subject) {
-            collected.add(rule.effect, rule.selector, isAboutEverything: rule.selector == .everything)
+        // By index: an iterator would copy each rule, field by field.
+        for index in rules.indices where rules[index].concerns(principal) && rules[index].matches(subject) {
+            collected.add(
+                rules[index].effect, rules[index].selector, isAboutEverything: rules[index].selector == .everything)
         }
         return collected.scope
     }

@@ -68,11 +68,14 @@ public struct AccessScope: Sendable, Equatable {
 /// All roles of the core, immutable: a change makes a new table.
 final class RoleTable: Sendable {
     let roles: [String: Role]
+    /// The rules alone. They are walked over by index: an iterator would copy each, field by field.
+    private let rules: [String: [RoleRule]]
 
     init(_ own: some Sequence<Role>) {
         var roles = Dictionary(uniqueKeysWithValues: Role.builtIn.map { ($0.name, $0) })
         for role in own where roles[role.name] == nil { roles[role.name] = role }
         self.roles = roles
+        rules = roles.mapValues(\.rules)
     }
 
     /// Whether any role gives the right at all. For a right over clients: on some client.
@@ -80,11 +83,11 @@ final class RoleTable: Sendable {
         guard Self.isInScope(principal, right) else { return false }
         var isAllowed = false
         for name in principal.roles {
-            guard let role = roles[name] else { continue }
-            for rule in role.rules where rule.matches(right) {
-                switch rule.effect {
-                case .deny: if rule.isAboutEverything { return false }
-                case .allow: if rule.isAboutEverything || right.isAboutClients { isAllowed = true }
+            guard let rules = rules[name] else { continue }
+            for index in rules.indices where rules[index].matches(right) {
+                switch rules[index].effect {
+                case .deny: if rules[index].isAboutEverything { return false }
+                case .allow: if rules[index].isAboutEverything || right.isAboutClients { isAllowed = true }
                 }
             }
         }
@@ -95,9 +98,9 @@ final class RoleTable: Sendable {
         guard Self.isInScope(principal, right) else { return .nothing }
         var collected = AccessScope.Collector()
         for name in principal.roles {
-            guard let role = roles[name] else { continue }
-            for rule in role.rules where rule.matches(right) {
-                collected.add(rule.effect, rule.selector, isAboutEverything: rule.isAboutEverything)
+            guard let rules = rules[name] else { continue }
+            for index in rules.indices where rules[index].matches(right) {
+                collected.add(rules[index].effect, rules[index].selector, isAboutEverything: rules[index].isAboutEverything)
             }
         }
         return collected.scope

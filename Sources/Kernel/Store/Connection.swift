@@ -6,8 +6,8 @@ import Reactor
 /// thread (SQLite is opened without its own mutexes).
 final class Connection {
     private let handle: OpaquePointer
-    /// Statements by the address of their literal: one literal, one statement, found without hashing text.
-    private var cache: [UInt: OpaquePointer] = [:]
+    private var cache = StatementTable()
+    let values = ValueStack()
     /// `CLOCK_MONOTONIC` nanoseconds after which a running statement is ended; 0: never. See `limitReads`.
     private var deadline: UInt64 = 0
 
@@ -47,8 +47,8 @@ final class Connection {
     func close() {
         guard !isClosed else { return }
         isClosed = true
-        for statement in cache.values { sqlite3_finalize(statement) }
-        cache = [:]
+        for statement in cache.all { sqlite3_finalize(statement) }
+        cache = StatementTable()
         sqlite3_close_v2(handle)
     }
 
@@ -69,47 +69,58 @@ final class Connection {
 
     /// The same for what is run again and again: the statement is kept.
     func executeKept(_ sql: StaticString) throws(StoreError) {
-        try withStatement(sql) { (statement) throws(StoreError) in _ = try step(statement) }
+        let use = try take(sql)
+        defer { give(use) }
+        _ = try step(use.statement)
     }
 
-    /// Lends the cached statement of a literal and resets it afterwards, so that it holds no lock and no big value.
+    /// A statement in use, and what of the value stack was taken before it.
+    struct Use {
+        let statement: OpaquePointer
+        let isKept: Bool
+        let mark: Int
+    }
+
+    /// The kept statement of a literal, until `give`.
     @inline(__always)
-    func withStatement<Result>(
-        _ sql: StaticString, _ body: (OpaquePointer) throws(StoreError) -> Result
-    ) throws(StoreError) -> Result {
+    func take(_ sql: StaticString) throws(StoreError) -> Use {
         let key = UInt(bitPattern: sql.utf8Start)
         let statement: OpaquePointer
         if let cached = cache[key] {
             statement = cached
         } else {
             statement = try prepare(sql.utf8Start, sql.utf8CodeUnitCount, SQLITE_PREPARE_PERSISTENT)
-            cache[key] = statement
+            cache.insert(statement, for: key)
         }
-        // A body may run the same literal again while it stands on a row of it: that use gets a statement of its own.
+        // While it stands on a row of itself somebody may use the same literal again: that use gets a statement of its own.
         guard sqlite3_stmt_busy(statement) == 0 else {
-            let own = try prepare(sql.utf8Start, sql.utf8CodeUnitCount, 0)
-            defer { sqlite3_finalize(own) }
-            return try body(own)
+            return Use(statement: try prepare(sql.utf8Start, sql.utf8CodeUnitCount, 0), isKept: false, mark: values.top)
         }
-        defer { sqlite3_reset(statement) }
-        return try body(statement)
+        return Use(statement: statement, isKept: true, mark: values.top)
     }
 
-    /// Prepares, lends and finalizes a statement whose text was put together at run time.
-    func withStatement<Result>(
-        text sql: String, _ body: (OpaquePointer) throws(StoreError) -> Result
-    ) throws(StoreError) -> Result {
-        var sql = sql
+    /// It is reset, so that it holds no lock; of its values nobody looks at any before they are set anew.
+    @inline(__always)
+    func give(_ use: Use) {
+        if use.isKept { sqlite3_reset(use.statement) } else { sqlite3_finalize(use.statement) }
+        values.drop(to: use.mark)
+    }
+
+    @inline(__always)
+    func bound(_ use: Use) -> BoundStatement { BoundStatement(handle: use.statement, values: values) }
+
+    /// A statement whose text was put together at run time; it ends with `give`.
+    func take(text sql: String) throws(StoreError) -> Use {
+        let mark = values.top
         var statement: OpaquePointer?
-        let status = sql.withUTF8 { utf8 -> Int32 in
+        let status = sql.utf8Span.span.withUnsafeBufferPointer { utf8 -> Int32 in
             guard let base = utf8.baseAddress else { return SQLITE_MISUSE }
             return base.withMemoryRebound(to: CChar.self, capacity: utf8.count) {
                 sqlite3_prepare_v3(handle, $0, Int32(clamping: utf8.count), 0, &statement, nil)
             }
         }
         guard status == SQLITE_OK, let statement else { throw error(status) }
-        defer { sqlite3_finalize(statement) }
-        return try body(statement)
+        return Use(statement: statement, isKept: false, mark: mark)
     }
 
     private func prepare(_ sql: UnsafePointer<UInt8>, _ count: Int, _ flags: Int32) throws(StoreError) -> OpaquePointer {
@@ -178,10 +189,10 @@ final class Connection {
 
     /// Copies the whole database into a new file, as of one moment, while others write.
     func copy(to path: String) throws(StoreError) {
-        try withStatement(text: "VACUUM INTO ?") { (statement) throws(StoreError) in
-            BoundStatement(handle: statement).bind(path, at: 1)
-            _ = try step(statement)
-        }
+        let use = try take(text: "VACUUM INTO ?")
+        defer { give(use) }
+        bound(use).bind(path, at: 1)
+        _ = try step(use.statement)
     }
 
     // MARK: Errors

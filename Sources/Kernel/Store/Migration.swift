@@ -54,10 +54,10 @@ enum Migrations {
         try connection.execute("BEGIN IMMEDIATE")
         do throws(StoreError) {
             try connection.execute(migration.sql)
-            try connection.withStatement("INSERT INTO migrations VALUES (?, ?, ?)") { (statement) throws(StoreError) in
-                bind(statement, migration.area, migration.version, now)
-                _ = try connection.step(statement)
-            }
+            let use = try connection.take("INSERT INTO migrations VALUES (?, ?, ?)")
+            defer { connection.give(use) }
+            bind(connection.bound(use), migration.area, migration.version, now)
+            _ = try connection.step(use.statement)
             try connection.execute("COMMIT")
         } catch {
             if connection.isInTransaction { try connection.execute("ROLLBACK") }
@@ -77,9 +77,9 @@ enum Migrations {
     }
 
     private static func pragma(_ connection: Connection, _ sql: StaticString) throws(StoreError) -> Int {
-        try connection.withStatement(sql) { (statement) throws(StoreError) in
-            try connection.step(statement) ? Row(handle: statement).int(0) : 0
-        }
+        let use = try connection.take(sql)
+        defer { connection.give(use) }
+        return try connection.step(use.statement) ? Row(handle: use.statement).int(0) : 0
     }
 
     private static func refusal(_ text: String) -> StoreError { .refused(Problem(500, "store-refused", text)) }

@@ -3,44 +3,54 @@ import CSQLite
 
 /// A prepared statement while its values are set. It is borrowed from the connection's cache and cannot be kept.
 ///
-/// Text and bytes are copied by SQLite, so nothing has to live until the statement has run. A failed copy (no memory)
-/// leaves NULL, which the columns' NOT NULL rules then refuse.
+/// Text and bytes are copied into the connection's `ValueStack`, or by SQLite where they do not fit, so nothing has to
+/// live until the statement has run. A failed copy (no memory) leaves NULL, which the columns' NOT NULL rules then refuse.
 public struct BoundStatement: ~Copyable {
     let handle: OpaquePointer
+    let values: ValueStack
 
     public func bind(_ value: Int64, at index: Int32) { sqlite3_bind_int64(handle, index, value) }
     public func bind(_ value: Double, at index: Int32) { sqlite3_bind_double(handle, index, value) }
     public func bindNull(at index: Int32) { sqlite3_bind_null(handle, index) }
 
     public func bind(_ value: String, at index: Int32) {
-        var value = value
-        value.withUTF8 { utf8 in
-            guard let base = utf8.baseAddress else {
-                _ = cm_sqlite_bind_text_copy(handle, index, "", 0)
-                return
-            }
-            base.withMemoryRebound(to: CChar.self, capacity: utf8.count) {
-                _ = cm_sqlite_bind_text_copy(handle, index, $0, Int32(clamping: utf8.count))
+        value.utf8Span.span.withUnsafeBytes { text in
+            if let place = values.keep(text) {
+                _ = cm_sqlite_bind_text_in_place(handle, index, place, Int32(truncatingIfNeeded: text.count))
+            } else {
+                _ = cm_sqlite_bind_text_copy(handle, index, text.baseAddress, Int32(clamping: text.count))
             }
         }
     }
 
-    public func bind(_ value: [UInt8], at index: Int32) {
-        if value.isEmpty {
-            sqlite3_bind_zeroblob(handle, index, 0)
-        } else {
-            value.withUnsafeBytes {
-                _ = cm_sqlite_bind_blob_copy(handle, index, $0.baseAddress, Int32(clamping: $0.count))
-            }
-        }
-    }
+    public func bind(_ value: [UInt8], at index: Int32) { value.withUnsafeBytes { bind($0, at: index) } }
 
     public func bind(_ value: UnsafeRawBufferPointer, at index: Int32) {
-        _ = cm_sqlite_bind_blob_copy(handle, index, value.baseAddress, Int32(clamping: value.count))
+        if value.isEmpty {
+            sqlite3_bind_zeroblob(handle, index, 0)
+        } else if let place = values.keep(value) {
+            _ = cm_sqlite_bind_blob_in_place(handle, index, place, Int32(truncatingIfNeeded: value.count))
+        } else {
+            _ = cm_sqlite_bind_blob_copy(handle, index, value.baseAddress, Int32(clamping: value.count))
+        }
     }
 
     public func bind(high: UInt64, low: UInt64, at index: Int32) {
         withUnsafeBytes(of: (high.bigEndian, low.bigEndian)) { bind($0, at: index) }
+    }
+}
+
+/// Sets the values of a statement one after the other.
+public struct ValueList: ~Copyable {
+    let statement: BoundStatement
+    private var index: Int32 = 0
+
+    init(_ statement: consuming BoundStatement) { self.statement = statement }
+
+    @inline(__always)
+    public mutating func add(_ value: borrowing some StoreValue) {
+        index += 1
+        value.bind(to: statement, at: index)
     }
 }
 

@@ -93,11 +93,17 @@ public final class Store: Sendable {
     public func write<Value: Sendable>(
         bytes: Int = 512, _ body: @escaping @Sendable (borrowing Transaction) throws(StoreError) -> Value
     ) async throws(Problem) -> Value {
-        let loop = EventLoop.current
-        let result: Result<Value, Problem> = await withUnsafeContinuation { continuation in
-            writer.submit(TypedWriteRequest(bytes: bytes, loop: loop, continuation: continuation, body: body))
+        let place = WrittenValue<Value>()
+        let request = WriteRequest(bytes: bytes, loop: EventLoop.current) { (transaction) throws(StoreError) in
+            place.value = try body(transaction)
         }
-        return try result.get()
+        await withUnsafeContinuation { continuation in
+            request.continuation = continuation
+            writer.submit(request)
+        }
+        if let failure = request.failure { throw failure.problem }
+        guard let value = place.value else { throw Problem(500, "store-failed", "the write was never run") }
+        return value
     }
 
     /// Runs `body` on a reader thread against one consistent snapshot, which includes every write that has returned.

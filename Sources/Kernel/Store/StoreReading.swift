@@ -17,10 +17,10 @@ extension StoreReading where Self: ~Copyable {
         _ sql: StaticString, _ values: repeat each Value, row body: (borrowing Row) throws(StoreError) -> Void
     ) throws(StoreError) {
         let connection = access.connection
-        try connection.withStatement(sql) { (statement) throws(StoreError) in
-            bind(statement, repeat each values)
-            while try connection.step(statement) { try body(Row(handle: statement)) }
-        }
+        let use = try connection.take(sql)
+        defer { connection.give(use) }
+        bind(connection.bound(use), repeat each values)
+        while try connection.step(use.statement) { try body(Row(handle: use.statement)) }
     }
 
     /// What `body` makes of the rows, in order.
@@ -38,10 +38,10 @@ extension StoreReading where Self: ~Copyable {
     ) throws(StoreError) -> [Result] {
         var results: [Result] = []
         let connection = access.connection
-        try connection.withStatement(sql) { (statement) throws(StoreError) in
-            bind(statement, repeat each values)
-            while try connection.step(statement), let result = try body(Row(handle: statement)) { results.append(result) }
-        }
+        let use = try connection.take(sql)
+        defer { connection.give(use) }
+        bind(connection.bound(use), repeat each values)
+        while try connection.step(use.statement), let result = try body(Row(handle: use.statement)) { results.append(result) }
         return results
     }
 
@@ -50,10 +50,10 @@ extension StoreReading where Self: ~Copyable {
         _ sql: StaticString, _ values: repeat each Value, row body: (borrowing Row) throws(StoreError) -> Result
     ) throws(StoreError) -> Result? {
         let connection = access.connection
-        return try connection.withStatement(sql) { (statement) throws(StoreError) -> Result? in
-            bind(statement, repeat each values)
-            return try connection.step(statement) ? try body(Row(handle: statement)) : nil
-        }
+        let use = try connection.take(sql)
+        defer { connection.give(use) }
+        bind(connection.bound(use), repeat each values)
+        return try connection.step(use.statement) ? try body(Row(handle: use.statement)) : nil
     }
 
     /// True if there is at least one row.
@@ -72,11 +72,11 @@ extension StoreReading where Self: ~Copyable {
 
     public func each(_ query: StoreQuery, row body: (borrowing Row) throws(StoreError) -> Void) throws(StoreError) {
         let connection = access.connection
-        try connection.withStatement(text: query.sql) { (statement) throws(StoreError) in
-            let bound = BoundStatement(handle: statement)
-            for (index, value) in query.values.enumerated() { value.bind(to: bound, at: Int32(index + 1)) }
-            while try connection.step(statement) { try body(Row(handle: statement)) }
-        }
+        let use = try connection.take(text: query.sql)
+        defer { connection.give(use) }
+        let statement = connection.bound(use)
+        for (index, value) in query.values.enumerated() { value.bind(to: statement, at: Int32(index + 1)) }
+        while try connection.step(use.statement) { try body(Row(handle: use.statement)) }
     }
 
     public func all<Result>(
@@ -89,13 +89,9 @@ extension StoreReading where Self: ~Copyable {
 }
 
 @inline(__always)
-func bind<each Value: StoreValue>(_ statement: OpaquePointer, _ values: repeat each Value) {
-    let bound = BoundStatement(handle: statement)
-    var index: Int32 = 0
-    for value in repeat each values {
-        index += 1
-        value.bind(to: bound, at: index)
-    }
+func bind<each Value: StoreValue>(_ statement: consuming BoundStatement, _ values: repeat each Value) {
+    var list = ValueList(statement)
+    repeat list.add(each values)
 }
 
 /// A consistent snapshot of the database for one short look. Lives on a reader thread.

@@ -14,11 +14,23 @@ public struct Transaction: ~Copyable, StoreReading {
         _ sql: StaticString, _ values: repeat each Value
     ) throws(StoreError) -> Int {
         let connection = access.connection
-        try connection.withStatement(sql) { (statement) throws(StoreError) in
-            bind(statement, repeat each values)
-            while try connection.step(statement) {}
-        }
+        let use = try connection.take(sql)
+        defer { connection.give(use) }
+        bind(connection.bound(use), repeat each values)
+        while try connection.step(use.statement) {}
         return connection.changes
+    }
+
+    /// The same for the statements of each command: the values are set by `values`, in order, each as what it is, where the
+    /// form above goes through a table for each.
+    @inline(__always)
+    func run(_ sql: StaticString, values: (inout ValueList) -> Void) throws(StoreError) {
+        let connection = access.connection
+        let use = try connection.take(sql)
+        defer { connection.give(use) }
+        var list = ValueList(connection.bound(use))
+        values(&list)
+        while try connection.step(use.statement) {}
     }
 
     /// Runs a changing statement whose text was put together at run time.

@@ -1,26 +1,35 @@
 import Reactor
 
-/// A write on its way to the writer and back.
+/// A write on its way to the writer and back. No generic class: its functions would look up their types at run time, for
+/// each write.
 ///
 /// `@unchecked Sendable` (from `Letter`): the sender fills it before the push; then it belongs to the writer thread
 /// until `complete`, which hands it to the loop of the waiting task.
-class WriteRequest: Letter, @unchecked Sendable {
+final class WriteRequest: Letter, @unchecked Sendable {
+    typealias Body = @Sendable (borrowing Transaction) throws(StoreError) -> Void
+
     /// What it counts against the queue's limit.
     let bytes: Int
     /// Where the waiting task runs; `nil` off the loops.
     let loop: EventLoop?
+    /// Keeps the value itself. May be called more than once.
+    private let body: Body
+    /// The waiting task; resumed exactly once.
+    @exclusivity(unchecked) var continuation: UnsafeContinuation<Void, Never>?
     /// Set by the writer when the body threw or its commit failed.
-    final var failure: StoreError?
+    @exclusivity(unchecked) var failure: StoreError?
 
-    init(bytes: Int, loop: EventLoop?) {
+    init(bytes: Int, loop: EventLoop?, body: @escaping Body) {
         self.bytes = bytes
         self.loop = loop
+        self.body = body
     }
 
-    /// Runs the body and keeps its value. May be called more than once.
-    func run(in transaction: borrowing Transaction) throws(StoreError) {}
+    func run(in transaction: borrowing Transaction) throws(StoreError) { try body(transaction) }
+
     /// Wakes the waiting task. Called exactly once.
-    func complete() {}
+    func complete() { continuation?.resume() }
+
     /// Wakes it with a refusal that never reached the writer's transaction. Instead of `complete`.
     func refuse(_ problem: Problem) {
         failure = .refused(problem)
@@ -28,30 +37,9 @@ class WriteRequest: Letter, @unchecked Sendable {
     }
 }
 
-final class TypedWriteRequest<Value: Sendable>: WriteRequest, @unchecked Sendable {
-    typealias Body = @Sendable (borrowing Transaction) throws(StoreError) -> Value
-    private let body: Body
-    private let continuation: UnsafeContinuation<Result<Value, Problem>, Never>
-    private var value: Value?
-
-    init(
-        bytes: Int, loop: EventLoop?, continuation: UnsafeContinuation<Result<Value, Problem>, Never>,
-        body: @escaping Body
-    ) {
-        self.body = body
-        self.continuation = continuation
-        super.init(bytes: bytes, loop: loop)
-    }
-
-    override func run(in transaction: borrowing Transaction) throws(StoreError) { value = try body(transaction) }
-
-    override func complete() {
-        if let failure {
-            continuation.resume(returning: .failure(failure.problem))
-        } else if let value {
-            continuation.resume(returning: .success(value))
-        } else {
-            continuation.resume(returning: .failure(Problem(500, "store-failed", "the write was never run")))
-        }
-    }
+/// What a write gives back.
+///
+/// `@unchecked Sendable`: only the writer thread touches it until the request completes, and then only the waiting task.
+final class WrittenValue<Value: Sendable>: @unchecked Sendable {
+    @exclusivity(unchecked) var value: Value?
 }

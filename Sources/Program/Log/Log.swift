@@ -91,7 +91,7 @@ public struct Log: Sendable {
             var seen: Set<String> = ["time", "level", "event"]
             for object in fields.reversed() {
                 for field in object where seen.insert(field.key).inserted {
-                    writer.field(field.key, shortened(field.value))
+                    writer.member(field.key, shortened(field.value))
                     if writer.bytes.count > longestLine { return }
                 }
             }

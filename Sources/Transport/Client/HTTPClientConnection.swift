@@ -61,11 +61,11 @@ final class HTTPClientConnection: StreamHandler {
         try begin(method)
         sendHead(method, target, headers) { request in
             if let length {
-                request.append(ascii: "content-length: ")
+                request.append(text: "content-length: ")
                 request.append(decimal: length)
-                request.append(ascii: "\r\n")
+                request.append(text: "\r\n")
             } else {
-                request.append(ascii: "transfer-encoding: chunked\r\n")
+                request.append(text: "transfer-encoding: chunked\r\n")
             }
         }
         stream.resume()
@@ -138,25 +138,25 @@ final class HTTPClientConnection: StreamHandler {
         _ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, _ framing: (inout [UInt8]) -> Void
     ) -> [UInt8] {
         var request: [UInt8] = []
-        request.append(ascii: method.rawValue)
+        request.append(text: method.rawValue)
         request.append(HTTPBytes.space)
-        request.append(ascii: target)
-        request.append(ascii: " HTTP/1.1\r\nhost: ")
-        request.append(ascii: authority)
-        request.append(ascii: "\r\n")
+        request.append(text: target)
+        request.append(text: " HTTP/1.1\r\nhost: ")
+        request.append(text: authority)
+        request.append(text: "\r\n")
         options.headers.write(to: &request)
         headers.write(to: &request)
         framing(&request)
-        request.append(ascii: "\r\n")
+        request.append(text: "\r\n")
         return request
     }
 
     private func send(_ method: HTTPMethod, _ target: String, _ headers: HTTPHeaders, _ payload: [UInt8]) {
         var request = requestHead(method, target, headers) { request in
             guard !payload.isEmpty || method == .post || method == .put || method == .patch else { return }
-            request.append(ascii: "content-length: ")
+            request.append(text: "content-length: ")
             request.append(decimal: UInt64(payload.count))
-            request.append(ascii: "\r\n")
+            request.append(text: "\r\n")
         }
         isWhole = true
         if payload.count <= 16 << 10 {

@@ -22,7 +22,7 @@ public enum WebSocketClient {
         guard !stream.isClosed else { throw TransportError(.closed, "the connection ended before the handshake") }
         stream.hand(to: handler)
         var request: [UInt8] = []
-        request.append(ascii: "GET \(url.target) HTTP/1.1\r\nhost: \(url.authority)\r\n")
+        request.append(text: "GET \(url.target) HTTP/1.1\r\nhost: \(url.authority)\r\n")
         var headers = options.headers
         headers.add("upgrade", "websocket")
         headers.add("connection", "Upgrade")
@@ -30,7 +30,7 @@ public enum WebSocketClient {
         headers.add("sec-websocket-key", key)
         if !subprotocols.isEmpty { headers.add("sec-websocket-protocol", subprotocols.joined(separator: ", ")) }
         headers.write(to: &request)
-        request.append(ascii: "\r\n")
+        request.append(text: "\r\n")
         stream.send(request.span.bytes)
         stream.receiveLimit = UInt32(StreamLoop.receiveCapacity)
         stream.resume()

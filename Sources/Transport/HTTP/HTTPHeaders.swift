@@ -49,6 +49,11 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
 
     public func contains(_ name: String) -> Bool { first(name) != nil }
 
+    /// The bytes of the first field with this name, where they stand. `nil` without such a field.
+    public func withValue<Result>(_ name: String, _ body: (Span<UInt8>) -> Result) -> Result? {
+        first(name).map { body(bytes.span.extracting($0.value)) }
+    }
+
     private func first(_ name: String) -> Field? {
         let name = name.utf8Span.span
         for field in fields where isNamed(field, name) { return field }
@@ -87,11 +92,11 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     public mutating func add(_ name: String, _ value: String) {
         let nameStart = bytes.count
         // Copied in one go and then looked over in place: nearly every byte is right as it stands.
-        bytes.append(contentsOf: name.utf8)
+        bytes.append(text: name)
         let nameEnd = bytes.count
         separate()
         let valueStart = bytes.count
-        bytes.append(contentsOf: value.utf8)
+        bytes.append(text: value)
         let isPlain = bytes.span.plainPrefix(from: valueStart) == bytes.count
         bytes.withUnsafeMutableBufferPointer { buffer in
             for index in nameStart..<nameEnd {
@@ -105,6 +110,16 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
             }
         }
         note(nameStart, nameCount: nameEnd - nameStart, valueStart)
+    }
+
+    /// Adds a field whose value is a number.
+    public mutating func add(_ name: StaticString, decimal value: UInt64) {
+        let nameStart = bytes.count
+        bytes.append(static: name)
+        separate()
+        let valueStart = bytes.count
+        bytes.append(decimal: value)
+        note(nameStart, nameCount: name.utf8CodeUnitCount, valueStart)
     }
 
     private mutating func separate() {

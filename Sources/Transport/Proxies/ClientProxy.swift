@@ -81,9 +81,9 @@ struct ProxyGreetingStateMachine {
             var request = Array("CONNECT \(authority) HTTP/1.1\r\nhost: \(authority)\r\n".utf8)
             if let user = proxy.user, let password = proxy.password {
                 let credentials = Base64.encode(Array("\(user):\(password)".utf8))
-                request.append(ascii: "proxy-authorization: Basic \(credentials)\r\n")
+                request.append(text: "proxy-authorization: Basic \(credentials)\r\n")
             }
-            request.append(ascii: "\r\n")
+            request.append(text: "\r\n")
             greeting = request
         case .socks5:
             state = .socksMethod

@@ -16,15 +16,15 @@ final class ByteStream: Source {
     @exclusivity(unchecked) private(set) var handler: StreamHandler?
     @exclusivity(unchecked) private(set) var state: State = []
     /// Bytes that the handler has not taken yet (after decryption).
-    private var tail = ByteQueue()
+    @exclusivity(unchecked) private var tail = ByteQueue()
     /// Bytes to send that did not go out at once (before encryption).
     @exclusivity(unchecked) private var output = ByteQueue()
     /// Bytes that may wait here; more ends the stream, so that a peer which never reads costs no more than this.
-    var outputBound: UInt32 = 16 << 20
+    @exclusivity(unchecked) var outputBound: UInt32 = 16 << 20
     /// The largest read; a handler that expects small things keeps this small.
-    var receiveLimit: UInt32 = 64 << 10
+    @exclusivity(unchecked) var receiveLimit: UInt32 = 64 << 10
     private(set) var peer: SocketAddress
-    private var writeError: Int32 = 0
+    @exclusivity(unchecked) private var writeError: Int32 = 0
     @exclusivity(unchecked) private var tls: TLSSession?
 
     /// Takes over a connected (or connecting) non-blocking socket.
@@ -344,17 +344,6 @@ final class ByteStream: Source {
         payload.withUnsafeBytes {
             if let base = $0.baseAddress { memcpy(place + header.count, base, $0.count) }
         }
-    }
-
-    /// For a whole answer, after which nothing follows for now: it need not be kept to the end of the turn.
-    func sendAtOnce(_ bytes: RawSpan) {
-        guard !isCorked, output.isEmpty, state.isDisjoint(with: [.closed, .blocked, .connecting, .handshaking]),
-            tls?.pending.isEmpty ?? true
-        else { return send(bytes) }
-        let sent = bytes.withUnsafeBytes { write($0) }
-        guard closeIfFailed(), sent < bytes.byteCount else { return }
-        bytes.withUnsafeBytes { output.append(UnsafeRawBufferPointer(rebasing: $0[sent...])) }
-        outputGrew()
     }
 
     /// From here on a frame does not wait for the end of the turn: to gather it with others would only copy it once more.

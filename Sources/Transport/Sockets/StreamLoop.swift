@@ -27,8 +27,8 @@ final class StreamLoop {
     static let plainCapacity = receiveCapacity + (32 << 10)
     private var window: TLSWindow?
 
-    private var dirty: [ByteStream] = []
-    private var readAgain: [ByteStream] = []
+    @exclusivity(unchecked) private var dirty: [ByteStream] = []
+    @exclusivity(unchecked) private var readAgain: [ByteStream] = []
     /// Who has not shown who it is and waits to be read, each once.
     private var strangers = Lane()
     private var returning = Lane()

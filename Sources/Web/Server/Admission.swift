@@ -5,13 +5,27 @@ import Transport
 
 /// Everything before the handler: who asks, whether they may, and whether the request is what the route takes.
 extension Pipeline {
-    /// A request that passed everything before its handler.
-    struct Admission: Sendable {
+    /// A request that passed everything before its handler. An object, since it goes from hand to hand.
+    final class Admission: Sendable {
         let matched: Matched
-        var request: Request
+        let request: Request
         let limit: RateLimitState?
         /// Monotonic nanoseconds.
         let begin: UInt64
+
+        init(matched: Matched, request: Request, limit: RateLimitState?, begin: UInt64) {
+            self.matched = matched
+            self.request = request
+            self.limit = limit
+            self.begin = begin
+        }
+
+        /// The same request with a body that is read piece by piece.
+        func reading(_ stream: RequestBody) -> Admission {
+            var request = request
+            request.stream = stream
+            return Admission(matched: matched, request: request, limit: limit, begin: begin)
+        }
     }
 
     enum Admittance: Sendable {

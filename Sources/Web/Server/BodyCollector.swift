@@ -1,51 +1,48 @@
 import Transport
 
-/// Collects a body up to a limit, then hands it on once: `nil` when it was longer.
+/// Collects the body of one request up to its route's limit, then hands it to the service once.
 final class BodyCollector: HTTPExchangeDelegate {
+    private let matched: Pipeline.Matched
+    private let address: String
     private let limit: Int
     private var bytes: [UInt8] = []
-    private var waits: ((HTTPExchange, BodyCollector) -> Void)?
-    private var done: ((HTTPExchange, [UInt8]?) -> Void)?
+    private var hasWaited = false
+    /// Whom the body goes to; nobody, once it was handed on, given up, or its sender left.
+    private var service: WebService?
 
-    /// - Parameter waits: called once, if the body is not there with its head.
-    init(
-        limit: Int, waits: @escaping (HTTPExchange, BodyCollector) -> Void,
-        done: @escaping (HTTPExchange, [UInt8]?) -> Void
-    ) {
-        self.limit = limit
-        self.waits = waits
-        self.done = done
+    init(_ service: WebService, _ matched: Pipeline.Matched, _ address: String) {
+        self.service = service
+        self.matched = matched
+        self.address = address
+        limit = matched.route.body.limit
     }
 
+    /// The body is not there with its head: the service looks once who sends it.
     func exchangeBodyWaits(_ exchange: HTTPExchange) {
-        let waits = self.waits
-        self.waits = nil
-        waits?(exchange, self)
+        guard !hasWaited, let service else { return }
+        hasWaited = true
+        service.checkWhoSends(matched, exchange, self, address)
     }
 
     /// The body is not wanted any more. False if it was handed on, or its sender left, before.
     func giveUp() -> Bool {
-        defer { done = nil }
-        return done != nil
+        defer { service = nil }
+        return service != nil
     }
 
     func exchange(_ exchange: HTTPExchange, body: RawSpan) {
-        guard done != nil else { return }
+        guard service != nil else { return }
         guard bytes.count + body.byteCount <= limit else { return complete(exchange, nil) }
         if bytes.isEmpty { bytes.reserveCapacity(body.byteCount) }
         body.withUnsafeBytes { bytes.append(contentsOf: $0) }
     }
 
     func exchangeBodyEnded(_ exchange: HTTPExchange) { complete(exchange, bytes) }
-    func exchangeEnded(_ exchange: HTTPExchange, _ error: TransportError?) {
-        waits = nil
-        done = nil
-    }
+    func exchangeEnded(_ exchange: HTTPExchange, _ error: TransportError?) { service = nil }
 
     private func complete(_ exchange: HTTPExchange, _ body: [UInt8]?) {
-        let done = self.done
-        waits = nil
-        self.done = nil
-        done?(exchange, body)
+        let taker = service
+        service = nil
+        taker?.collected(matched, exchange, body, address)
     }
 }

@@ -17,6 +17,8 @@ public struct OriginPolicy: Sendable {
     }
 
     func check(_ headers: HTTPHeaders) throws(Problem) {
+        // An address and no origin: programs, that is nearly everybody. Makes no text.
+        if headers.withValue("host", OriginPolicy.isAddressAndPort) == true, !headers.contains("origin") { return }
         guard let host = headers["host"]?.lowercased() else { throw Problem(400, "invalid", "the Host field is missing") }
         let name = OriginPolicy.name(of: host)
         guard OriginPolicy.isAddress(name.utf8) || name == "localhost" || hosts.contains(name) || hosts.contains("*") else {
@@ -56,8 +58,15 @@ public struct OriginPolicy: Sendable {
         return String(host[..<colon])
     }
 
+    private static func isAddressAndPort(_ host: Span<UInt8>) -> Bool {
+        guard host.count > 0, host[0] != 0x5B else { return false }
+        var end = 0
+        while end < host.count, host[end] != 0x3A { end += 1 }
+        return host.extracting(0..<end).withUnsafeBufferPointer { isAddress($0) }
+    }
+
     /// Four decimal numbers below 256 with dots between, or an IPv6 address in brackets.
-    private static func isAddress(_ name: String.UTF8View) -> Bool {
+    private static func isAddress(_ name: some Collection<UInt8>) -> Bool {
         if name.first == 0x5B { return true }
         var parts = 1
         var value = -1

@@ -31,13 +31,24 @@ public final class Pipeline: Sendable {
         case refuse(Response)
     }
 
-    public struct Matched: Sendable {
+    /// An object, since it goes from hand to hand.
+    public final class Matched: Sendable {
         let placed: PlacedRoute
         let parameters: [String]
         /// Why the route's owner does not answer at present.
         let suspension: Suspension?
         let target: RequestTarget
         let correlation: String
+
+        init(
+            placed: PlacedRoute, parameters: [String], suspension: Suspension?, target: RequestTarget, correlation: String
+        ) {
+            self.placed = placed
+            self.parameters = parameters
+            self.suspension = suspension
+            self.target = target
+            self.correlation = correlation
+        }
 
         var route: Route { placed.route }
         /// Anybody may call it.
@@ -123,9 +134,10 @@ public final class Pipeline: Sendable {
         _ response: consuming Response, _ matched: Matched, _ limit: RateLimitState?, _ begin: UInt64, _ head: HTTPRequestHead
     ) -> Response {
         if let limit {
-            response.headers.set("ratelimit-limit", String(limit.limit))
-            response.headers.set("ratelimit-remaining", String(limit.remaining))
-            response.headers.set("ratelimit-reset", String(limit.resetSeconds))
+            // No handler sets these.
+            response.headers.add("ratelimit-limit", decimal: UInt64(clamping: limit.limit))
+            response.headers.add("ratelimit-remaining", decimal: UInt64(clamping: limit.remaining))
+            response.headers.add("ratelimit-reset", decimal: UInt64(clamping: limit.resetSeconds))
         }
         observe(
             AnsweredRequest(
@@ -184,6 +196,8 @@ public final class Pipeline: Sendable {
     private static let securityFields: HTTPHeaders = [
         "x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer",
     ]
+    private static let cachePolicy: HTTPHeaders = ["cache-control": "no-store"]
+    private static let contentPolicy: HTTPHeaders = ["content-security-policy": "default-src 'none'; frame-ancestors 'none'"]
 
     /// The fields that every answer carries.
     private func finish(
@@ -193,10 +207,8 @@ public final class Pipeline: Sendable {
             for field in allowed.all { response.headers.set(field.name, field.value) }
         }
         response.headers.append(Pipeline.securityFields)
-        if !response.headers.contains("cache-control") { response.headers.add("cache-control", "no-store") }
-        if !response.headers.contains("content-security-policy") {
-            response.headers.add("content-security-policy", "default-src 'none'; frame-ancestors 'none'")
-        }
+        if !response.headers.contains("cache-control") { response.headers.append(Pipeline.cachePolicy) }
+        if !response.headers.contains("content-security-policy") { response.headers.append(Pipeline.contentPolicy) }
         response.headers.add("x-correlation-id", correlation)
         return response
     }

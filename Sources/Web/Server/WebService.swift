@@ -50,19 +50,16 @@ public final class WebService: HTTPService {
     }
 
     private func collect(_ matched: Pipeline.Matched, _ exchange: HTTPExchange, _ address: String) {
-        let limit = matched.route.body.limit
-        let collector = BodyCollector(
-            limit: limit,
-            waits: { [self] exchange, collector in checkWhoSends(matched, exchange, collector, address) },
-            done: { [self] exchange, body in
-                guard let body else {
-                    AnswerWriter(exchange, loop)
-                        .answer(WebService.tooLarge(limit).response(correlation: matched.correlation))
-                    return
-                }
-                run(matched, exchange, body: body, address: address)
-            })
-        exchange.readBody(to: collector)
+        exchange.readBody(to: BodyCollector(self, matched, address))
+    }
+
+    /// The body is there; `nil` when it was longer than its route takes.
+    func collected(_ matched: Pipeline.Matched, _ exchange: HTTPExchange, _ body: [UInt8]?, _ address: String) {
+        guard let body else {
+            let problem = WebService.tooLarge(matched.route.body.limit)
+            return AnswerWriter(exchange, loop).answer(problem.response(correlation: matched.correlation))
+        }
+        run(matched, exchange, body: body, address: address)
     }
 
     /// One that asks before it sends a body is told to go on (RFC 9110 §10.1.1) only if it may.
@@ -83,7 +80,7 @@ public final class WebService: HTTPService {
 
     /// A body that did not come with its head is waited for only if its sender may send it: nobody makes the core keep
     /// bytes, or a place among its connections, without the right to what they ask for.
-    private func checkWhoSends(
+    func checkWhoSends(
         _ matched: Pipeline.Matched, _ exchange: HTTPExchange, _ collector: BodyCollector, _ address: String
     ) {
         // One that asked first was checked then.
@@ -151,9 +148,7 @@ public final class WebService: HTTPService {
             let revoked = Problem(401, "token-revoked", "the token or its subject was revoked while the body came")
             let watch = pipeline.watch(admission.request.principal) { stream.cut(revoked) }
             if watch == nil { stream.cut(revoked) }
-            var admission = admission
-            admission.request.stream = stream
-            await answer(await pipeline.answer(admission, head, handler), writer)
+            await answer(await pipeline.answer(admission.reading(stream), head, handler), writer)
             withExtendedLifetime(watch) {}
         case .exchange(let timeout, let handler), .webSocket(_, let timeout, let handler):
             service.assumeOnLoop { service in

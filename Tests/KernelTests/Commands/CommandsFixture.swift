@@ -12,7 +12,7 @@ final class FakeLink: ExecutionLink {
 
     init(_ client: ClientID) { self.client = client }
 
-    func send(_ order: Order) { noted.withLock { $0.orders.append(order) } }
+    func send(_ command: LiveCommand) { noted.withLock { $0.orders.append(command.order) } }
     func cancel(_ command: CommandID) { noted.withLock { $0.cancels.append(command) } }
     func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64) {
         noted.withLock { $0.grants.append(offset) }

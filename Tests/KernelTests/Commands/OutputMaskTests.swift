@@ -123,7 +123,7 @@ import Testing
 
     private final class Nobody: ExecutionLink {
         let client = ClientID(high: 1, low: 2)
-        func send(_ order: Order) {}
+        func send(_ command: LiveCommand) {}
         func cancel(_ command: CommandID) {}
         func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64) {}
     }
