@@ -68,7 +68,8 @@ public struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConv
         }
     }
 
-    private var text: [26 of UInt8] {
+    /// The 26 characters as ASCII.
+    public var text: [26 of UInt8] {
         var text = [26 of UInt8](repeating: 0)
         var high = high
         var low = low

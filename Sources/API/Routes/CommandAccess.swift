@@ -91,6 +91,9 @@ struct CommandAccess: Sendable {
     func response(_ answer: CommandAnswer, _ request: Request) throws(Problem) -> Response {
         let permitted = try permitted(answer.targets.map(\.client), .readOutput, request.principal)
         let bytes = CommandWriting.answer(answer, showsOutput: permitted)
-        return .json(bytes: bytes, status: answer.isNew ? 201 : 200).with("location", "/api/v1/commands/\(answer.id)")
+        var response = Response.json(bytes: bytes, status: answer.isNew ? 201 : 200)
+        let id = answer.id.text
+        response.headers.add("location", "/api/v1/commands/", plain: id.span)
+        return response
     }
 }

@@ -38,7 +38,7 @@ final class AuditChain {
             hash: SHA256.Digest(bytes: row.bytes(2)) ?? .zero)
     }
 
-    func append(_ record: AuditRecord, to transaction: borrowing Transaction) throws(StoreError) -> UInt64 {
+    func append(_ record: borrowing AuditRecord, to transaction: borrowing Transaction) throws(StoreError) -> UInt64 {
         let entry = AuditEntry(
             record, sequence: head.sequence + 1, milliseconds: max(unixMilliseconds(), head.milliseconds))
         let hash = hasher.hash(entry, after: head.hash)
@@ -90,7 +90,7 @@ extension Transaction {
     /// Writes the record of an act together with the act: both are durable, or neither is.
     /// - Returns: the record's sequence number.
     @discardableResult
-    public func audit(_ record: AuditRecord) throws(StoreError) -> UInt64 {
+    public func audit(_ record: borrowing AuditRecord) throws(StoreError) -> UInt64 {
         try chain.append(record, to: self)
     }
 }

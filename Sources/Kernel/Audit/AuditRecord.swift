@@ -82,24 +82,19 @@ public struct AuditEntry: Sendable, Equatable {
 }
 
 extension AuditEntry {
-    init(_ record: AuditRecord, sequence: UInt64, milliseconds: UInt64) {
-        self.sequence = sequence
-        self.milliseconds = milliseconds
-        actorKind = record.principal.kind.rawValue
-        actor = AuditLimits.cut(record.principal.id)
-        address = record.principal.address
-        correlation = AuditLimits.cut(record.principal.correlation)
-        action = AuditLimits.cut(record.action)
-        target = record.target.map(AuditLimits.cut)
+    init(_ record: borrowing AuditRecord, sequence: UInt64, milliseconds: UInt64) {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(16 * record.clients.count)
         for client in record.clients {
             withUnsafeBytes(of: (client.high.bigEndian, client.low.bigEndian)) { bytes.append(contentsOf: $0) }
         }
-        clients = bytes
-        outcome = record.outcome.rawValue
-        reason = AuditLimits.cut(record.reason)
-        detail = record.detail.count <= AuditLimits.detailBytes
+        let detail = record.detail.count <= AuditLimits.detailBytes
             ? String(decoding: record.detail, as: UTF8.self) : "{\"left_out_bytes\":\(record.detail.count)}"
+        self.init(
+            sequence: sequence, milliseconds: milliseconds, actorKind: record.principal.kind.rawValue,
+            actor: AuditLimits.cut(record.principal.id), address: record.principal.address,
+            correlation: AuditLimits.cut(record.principal.correlation), action: AuditLimits.cut(record.action),
+            target: record.target.map(AuditLimits.cut), clients: bytes, outcome: record.outcome.rawValue,
+            reason: AuditLimits.cut(record.reason), detail: detail)
     }
 }

@@ -26,22 +26,32 @@ public protocol CommandAuthority: Sendable {
     func outOfService(_ client: ClientID) -> String?
 }
 
-/// Something that happened to commands, for the event stream and the outbox.
-public struct CommandEvent: Sendable {
+/// Something that happened to commands, for the event stream and the outbox. Its texts are made when somebody reads them.
+public final class CommandEvent: Sendable {
     public enum Kind: String, Sendable {
         case submitted = "command.submitted"
         case finished = "command.finished"
     }
-    public var kind: Kind
-    public var command: CommandID
-    public var title: String
-    public var principal: String
-    /// Of the request that it came with.
-    public var correlation: String
-    public var targetCount: Int
-    public var counts: OutcomeCounts
+    public let kind: Kind
+    public let targetCount: Int
+    public let counts: OutcomeCounts
     /// The only client of a command for one.
-    public var client: ClientID?
+    public let client: ClientID?
+    private let specification: CommandSpecification
+
+    init(_ kind: Kind, _ specification: CommandSpecification, targetCount: Int, counts: OutcomeCounts, client: ClientID?) {
+        self.kind = kind
+        self.specification = specification
+        self.targetCount = targetCount
+        self.counts = counts
+        self.client = client
+    }
+
+    public var command: CommandID { specification.id }
+    public var title: String { specification.title }
+    public var principal: String { specification.principal }
+    /// Of the request that it came with.
+    public var correlation: String { specification.correlation }
 }
 
 /// Numbers for `/metrics`; plain closures over counters, so that this folder does not depend on the registry of metrics.

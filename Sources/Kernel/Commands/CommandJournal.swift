@@ -220,27 +220,23 @@ struct CommandJournal: Sendable {
     }
 }
 
-/// One row of `command_exits`, made before the writer's thread sees it.
+/// One row of `command_exits`; what a lock guards is read before the writer's thread sees it.
 private struct ExitRow: Sendable {
-    let target: Int64
-    let end: TargetEnd
-    let output: OutputSummary
-    let extents: [UInt8]?
-    let isMarked: Bool
-    let summary: (command: Int64, counts: [UInt8])?
+    private let decided: DecidedEnd
+    private let output: OutputSummary
+    private let extents: [UInt8]?
 
     init(_ decided: DecidedEnd) {
-        target = decided.target.row
-        end = decided.end
+        self.decided = decided
         output = decided.output?.summary ?? OutputSummary()
         extents = output.extents.map { OutputExtentCoding.encode($0.output, $0.errors) }
-        isMarked = decided.isMarked
-        summary = decided.summary.map { (decided.target.command.id.row, $0.coded) }
     }
 
     var inlineBytes: Int { (output.inline?.output.count ?? 0) + (output.inline?.errors.count ?? 0) + (extents?.count ?? 0) }
 
     func insert(_ transaction: borrowing Transaction, _ now: UInt64) throws(StoreError) {
+        let target = decided.target.row
+        let end = decided.end
         let record = end.record
         // An end that is recorded twice keeps its first form.
         try transaction.run(
@@ -268,10 +264,10 @@ private struct ExitRow: Sendable {
             values.add(extents)
             values.add(output.withheld)
         }
-        if isMarked { try transaction.run("DELETE FROM command_marks WHERE target = ?", target) }
-        if let summary {
+        if decided.isMarked { try transaction.run("DELETE FROM command_marks WHERE target = ?", target) }
+        if let summary = decided.summary {
             try transaction.run(
-                "INSERT OR REPLACE INTO command_summaries VALUES (?, ?, ?)", summary.command, now, summary.counts)
+                "INSERT OR REPLACE INTO command_summaries VALUES (?, ?, ?)", decided.target.command.id.row, now, summary.coded)
         }
     }
 }

@@ -227,7 +227,7 @@ public final class Commands: Sendable {
             state.accepting.removeAll { $0 == range.firstTarget }
             state.book.insert(command, now: sending, &effects)
         }
-        await perform(effects)
+        await perform(consume effects)
         observe(.submitted, command)
         return Acceptance(id: command.id, isNew: true, live: command)
     }
@@ -261,13 +261,13 @@ public final class Commands: Sendable {
         var effects = first
         var allRecorded = true
         while true {
-            for (link, command) in effects.sends {
+            effects.sends.drain { (link, command) in
                 killPoint("command.send.before")
                 link.send(command)
             }
-            for (link, command) in effects.cancels { link.cancel(command) }
-            for command in effects.finished { observe(.finished, command) }
-            for continuation in effects.resumes { continuation.resume() }
+            effects.cancels.drain { (link, command) in link.cancel(command) }
+            effects.finished.drain { command in observe(.finished, command) }
+            effects.resumes.drain { continuation in continuation.resume() }
             guard !effects.ends.isEmpty || !effects.marks.isEmpty else { return allRecorded }
             var next = BookEffects()
             if !effects.marks.isEmpty { await mark(effects.marks, &next) }
@@ -318,14 +318,11 @@ public final class Commands: Sendable {
     }
 
     private func observe(_ kind: CommandEvent.Kind, _ command: LiveCommand) {
-        let specification = command.specification
         let (counts, count, client) = state.withLock { _ in
             (command.recorded, command.targets.count, command.targets.count == 1 ? command.targets[0].client : nil)
         }
         observers.event(
-            CommandEvent(
-                kind: kind, command: command.id, title: specification.title, principal: specification.principal,
-                correlation: specification.correlation, targetCount: count, counts: counts, client: client))
+            CommandEvent(kind, command.specification, targetCount: count, counts: counts, client: client))
         if kind == .finished { observers.commandTook(now() &- command.id.milliseconds) }
     }
 

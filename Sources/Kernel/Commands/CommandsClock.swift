@@ -32,7 +32,7 @@ extension Commands {
             return state.unrecorded
         }
         effects.ends.insert(contentsOf: retry, at: 0)
-        await perform(effects)
+        await perform(consume effects)
         if clock.isDue(.carry, now) { await carry(now) }
         if clock.isDue(.prune, now) { await prune(now) }
     }
@@ -86,7 +86,7 @@ extension Commands {
             state.isStopped = true
             state.book.releaseWaiters(now: .max, &effects)
         }
-        for continuation in effects.resumes { continuation.resume() }
+        effects.resumes.drain { continuation in continuation.resume() }
         outputs.stop()
     }
 

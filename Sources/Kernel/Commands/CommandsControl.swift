@@ -35,7 +35,7 @@ extension Commands {
         state.withLock { state in
             for target in targets { state.book.apply(.cancel, to: target, now, &effects) }
         }
-        await perform(effects)
+        await perform(consume effects)
         return targets.count
     }
 

@@ -48,12 +48,14 @@ extension Commands {
             guard live.targets.count <= LiveCommand.keptResults else { return nil }
             var views: [TargetView] = []
             views.reserveCapacity(live.targets.count)
-            for target in live.targets {
-                if case .ended = target.machine.phase, target.result == nil { return nil }
+            // By index: an iterator would copy each target, field by field.
+            for index in live.targets.indices {
+                let result = live.targets[index].result
+                if case .ended = live.targets[index].machine.phase, result == nil { return nil }
                 views.append(
                     TargetView(
-                        client: target.client, state: target.machine.name, end: target.result?.end,
-                        output: target.result?.output ?? target.output.map { OutputSummary(lengthsOf: $0) }))
+                        client: live.targets[index].client, state: live.targets[index].machine.name, end: result?.end,
+                        output: result?.output ?? live.targets[index].output.map { OutputSummary(lengthsOf: $0) }))
             }
             return CommandAnswer(
                 id: live.id, targetCount: live.targets.count, counts: live.recorded, isFinished: live.isFinished,

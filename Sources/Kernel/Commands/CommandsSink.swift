@@ -17,8 +17,8 @@ extension Commands: ExecutionSink {
         output(over: link, command, stream, at: offset, bytes)
     }
 
-    public func finished(_ link: AgentLink, _ record: ExitRecord) async -> Bool {
-        await finished(over: link, record)
+    public func finished(_ ends: [ReportedEnd]) async -> [Bool] {
+        await finished(ends.map { (link: $0.link, record: $0.record) })
     }
 
     public func linkAccepted(_ link: AgentLink) { accepted(link) }
@@ -38,7 +38,7 @@ extension Commands: ExecutionSink {
             observers.foreignAnswer(link.client, command)
             forgotten.append(command)
         }
-        await perform(effects)
+        await perform(consume effects)
         if !forgotten.isEmpty { await noteAnswersForOthers(link.client, forgotten) }
         return decisions
     }
@@ -78,7 +78,7 @@ extension Commands: ExecutionSink {
             return true
         }
         if !isKnown { observers.foreignAnswer(link.client, command) }
-        for continuation in effects.resumes { continuation.resume() }
+        effects.resumes.drain { continuation in continuation.resume() }
     }
 
     func output(
@@ -110,14 +110,47 @@ extension Commands: ExecutionSink {
         return true
     }
 
-    func finished(over link: any ExecutionLink, _ record: ExitRecord) async -> Bool {
+    /// An end over the link that it came over.
+    typealias LinkedEnd = (link: any ExecutionLink, record: ExitRecord)
+
+    func finished(over link: any ExecutionLink, _ record: ExitRecord) async -> Bool { await finished([(link, record)])[0] }
+
+    /// - Returns: for each, whether the agent may forget it.
+    func finished(_ ends: [LinkedEnd]) async -> [Bool] {
+        var mayForget = [Bool](repeating: false, count: ends.count)
+        var prompt: [Int] = []
+        var waiting: [(index: Int, output: LiveOutput)] = []
+        for (index, end) in ends.enumerated() {
+            switch claim(end) {
+            case .forget: mayForget[index] = true
+            case .notNow: break
+            case .complete: prompt.append(index)
+            case .unwritten(let output): waiting.append((index, output))
+            }
+        }
+        if !prompt.isEmpty, await close(prompt.map { ends[$0] }) {
+            for index in prompt { mayForget[index] = true }
+        }
+        // Large output: nobody with a small one waits for the disk with them.
+        for (index, output) in waiting where await outputs.commit(output) { mayForget[index] = await close([ends[index]]) }
+        return mayForget
+    }
+
+    private enum Claim {
+        case forget, notNow, complete
+        /// All of its output is here, and not yet all on the disk.
+        case unwritten(LiveOutput)
+    }
+
+    /// What is to be done about a reported end.
+    private func claim(_ end: LinkedEnd) -> Claim {
         enum Found {
             case open(LiveOutput?)
             case ending
             case foreign
         }
         let found = state.withLock { state -> Found in
-            guard let target = state.book.target(over: link, record.command) else { return .foreign }
+            guard let target = state.book.target(over: end.link, end.record.command) else { return .foreign }
             guard let stage = target.command.targets[target.index].machine.stage else { return .ending }
             guard stage != .waiting else { return .foreign }
             target.command.targets[target.index].isEnding = true
@@ -126,25 +159,31 @@ extension Commands: ExecutionSink {
         switch found {
         case .foreign:
             // Recorded before, or never this client's: in both cases there is nothing that the agent should keep.
-            observers.foreignAnswer(link.client, record.command)
-            return true
-        case .ending: return false
+            observers.foreignAnswer(end.link.client, end.record.command)
+            return .forget
+        case .ending: return .notNow
         case .open(let output):
             let received = output?.received ?? StreamPair(0, 0)
-            guard received.output >= record.standardOutputBytes, received.errors >= record.standardErrorBytes else {
-                return false
+            guard received.output >= end.record.standardOutputBytes, received.errors >= end.record.standardErrorBytes else {
+                return .notNow
             }
-            if let output {
-                guard outputs.finish(output), await outputs.commit(output) else { return false }
-            }
+            guard let output else { return .complete }
+            guard outputs.finish(output) else { return .notNow }
+            return output.isSpilled ? .unwritten(output) : .complete
         }
+    }
+
+    /// Their output is complete and durable: now they are.
+    private func close(_ ends: [LinkedEnd]) async -> Bool {
         var effects = BookEffects()
         let now = now()
         state.withLock { state in
-            guard let target = state.book.target(of: link.client, record.command) else { return }
-            state.book.apply(.exit(record), to: target, now, &effects)
+            for end in ends {
+                guard let target = state.book.target(of: end.link.client, end.record.command) else { continue }
+                state.book.apply(.exit(end.record), to: target, now, &effects)
+            }
         }
-        return await perform(effects)
+        return await perform(consume effects)
     }
 
     func accepted(_ link: any ExecutionLink) {
@@ -167,7 +206,7 @@ extension Commands: ExecutionSink {
                 state.book.apply(.clientGone(code: code), to: target, now, &effects)
             }
         }
-        await perform(effects)
+        await perform(consume effects)
     }
 
     /// Wakes those who watch the command.
@@ -177,6 +216,6 @@ extension Commands: ExecutionSink {
             guard let target = state.book.target(of: output.client, output.command) else { return }
             state.book.changed(target, &effects)
         }
-        for continuation in effects.resumes { continuation.resume() }
+        effects.resumes.drain { continuation in continuation.resume() }
     }
 }

@@ -19,6 +19,15 @@ struct Few<Element>: Sequence {
         self = left
     }
 
+    /// Hands each element on, in order, and is empty then.
+    mutating func drain(_ body: (consuming Element) -> Void) {
+        guard let element = first.take() else { return }
+        body(element)
+        guard !rest.isEmpty else { return }
+        for element in rest { body(element) }
+        rest = []
+    }
+
     struct Iterator: IteratorProtocol {
         fileprivate var first: Element?
         fileprivate let rest: [Element]

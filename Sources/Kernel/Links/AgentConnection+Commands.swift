@@ -15,7 +15,7 @@ extension AgentConnection {
                 throw WireError(.wrongOffset, "output of \(command) at \(offset) does not continue what is kept")
             }
         case .started(let command, let time): endpoint.sink.started(link, command, at: time)
-        case .finished(let record): finish(link, record)
+        case .finished(let record): home.report(ReportedEnd(link: link, record: record))
         case .reportsComplete(let reports):
             reconcile(link, reports)
             try reconcileTerminals(link)
@@ -52,16 +52,8 @@ extension AgentConnection {
         if let refusal { fail(WireError(.tooManyChannels, "the executions cannot be resumed: \(refusal)")) }
     }
 
-    private func finish(_ link: AgentLink, _ record: ExitRecord) {
-        let me = Confined(self, on: home.loop)
-        let sink = endpoint.sink
-        home.loop.spawn {
-            guard await sink.finished(link, record) else { return }
-            me.assumeOnLoop { $0.acknowledge(record.command) }
-        }
-    }
-
-    private func acknowledge(_ command: CommandID) {
+    /// The command's end is durable; the agent may forget it.
+    func acknowledge(_ command: CommandID) {
         guard phase == .active else { return }
         settled.append(command)
         if settled.count >= Self.mostSettled { return write { _ in } }
@@ -107,8 +99,7 @@ extension AgentConnection {
         let record = ExitRecord(
             command: order.command, outcome: .refused(code: code, message: message), started: .no,
             finishedAt: unixMilliseconds())
-        let sink = endpoint.sink
-        home.loop.spawn { _ = await sink.finished(link, record) }
+        home.report(ReportedEnd(link: link, record: record))
     }
 
     func cancel(_ command: CommandID) {

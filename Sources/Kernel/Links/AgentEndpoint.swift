@@ -159,6 +159,8 @@ final class LinkHome {
     /// Connections that are not yet accepted or pending.
     var handshakes = 0
     private var connections: [AgentConnection] = []
+    /// Ends that agents have reported and no task has taken yet.
+    private var reported: [ReportedEnd] = []
     /// Acknowledgements that wait for a message to ride with. Most are gone when their time comes.
     private var owed = DueQueue<(connection: AgentConnection, debt: UInt32)>()
     private lazy var owedTimer = Timer { [unowned self] in payOff() }
@@ -173,6 +175,23 @@ final class LinkHome {
     }
 
     var count: Int { connections.count }
+
+    /// Has the end recorded with the others of this turn: the task begins when the loop has read what there is.
+    func report(_ end: ReportedEnd) {
+        reported.append(end)
+        guard reported.count == 1 else { return }
+        let me = Confined(self, on: loop)
+        loop.spawn { [sink = endpoint.sink] in
+            let ends = me.assumeOnLoop { $0.takeReported() }
+            for (end, isKept) in zip(ends, await sink.finished(ends)) where isKept { end.link.acknowledge(end.record.command) }
+        }
+    }
+
+    private func takeReported() -> [ReportedEnd] {
+        let ends = reported
+        reported = []
+        return ends
+    }
 
     /// Calls `tellSettled` of the debt when its time has come.
     func owe(_ connection: AgentConnection, _ debt: UInt32) {

@@ -58,6 +58,9 @@ public final class AgentLink: Sendable {
         }
     }
 
+    /// The end of the command is durable. On the link's loop.
+    func acknowledge(_ command: CommandID) { connection?.assumeOnLoop { $0.acknowledge(command) } }
+
     public func cancel(_ command: CommandID) { reach { $0.cancel(command) } }
 
     /// Credit: the agent may send this stream up to `offset` (exclusive). Only ever grows. The first

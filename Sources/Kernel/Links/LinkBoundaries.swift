@@ -127,6 +127,12 @@ extension AgentAuthority {
     public func moveFailed(_ link: AgentLink, _ failure: MoveFailure) {}
 }
 
+/// What an agent says about the end of an execution.
+public struct ReportedEnd: Sendable {
+    public let link: AgentLink
+    public let record: ExitRecord
+}
+
 /// Where executions of an agent end up: implemented by `Commands`. Called on the link's loop.
 public protocol ExecutionSink: Sendable {
     /// Once, when the link is accepted and before the registry shows its client as online.
@@ -140,9 +146,10 @@ public protocol ExecutionSink: Sendable {
     func output(
         _ link: AgentLink, _ command: CommandID, _ stream: OutputStream, at offset: UInt64, _ bytes: RawSpan
     ) -> Bool
-    /// Records the end durably. The link acknowledges to the agent when this returns true; false means "not now"
-    /// (the agent keeps it and reports it at the next connect).
-    func finished(_ link: AgentLink, _ record: ExitRecord) async -> Bool
+    /// Records ends durably: all that the agents of one loop reported in one of its turns, so that they cost one task and one
+    /// write. The link acknowledges to the agent those for which this returns true; false means "not now" (the agent keeps it
+    /// and reports it at the next connect).
+    func finished(_ ends: [ReportedEnd]) async -> [Bool]
     /// Once, when the link is dead, and before a newer link of the same client is reconciled.
     func linkLost(_ link: AgentLink)
 }

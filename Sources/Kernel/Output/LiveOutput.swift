@@ -93,6 +93,9 @@ final class LiveOutput: Sendable {
         state.withLock { $0.isSpilled ? $0.extents[stream].length : UInt64($0.small[stream].count) }
     }
 
+    /// Its bytes are in the segments of the store, not in memory.
+    var isSpilled: Bool { state.withLock { $0.isSpilled } }
+
     var summary: OutputSummary {
         state.withLock { state in
             var summary = OutputSummary()

@@ -138,7 +138,7 @@ public final class OutputStore: Sendable {
     /// Returns when everything that was taken for this output is on the disk; small output has nothing to wait for.
     /// False only when the store is stopped meanwhile.
     func commit(_ output: LiveOutput) async -> Bool {
-        guard output.state.withLock({ $0.isSpilled }) else { return true }
+        guard output.isSpilled else { return true }
         return await withUnsafeContinuation { continuation in
             let schedule = work.withLock { work -> Bool? in
                 guard !work.isStopped else { return nil }

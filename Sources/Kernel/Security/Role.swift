@@ -54,7 +54,8 @@ public struct RoleRule: Sendable, Hashable {
     }
 
     func matches(_ right: Right) -> Bool {
-        for action in actions where action.matches(right) { return true }
+        // By index: an iterator would copy each pattern.
+        for index in actions.indices where actions[index].matches(right) { return true }
         return false
     }
 }

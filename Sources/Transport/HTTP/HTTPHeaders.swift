@@ -112,6 +112,17 @@ public struct HTTPHeaders: Sendable, Equatable, ExpressibleByDictionaryLiteral {
         note(nameStart, nameCount: nameEnd - nameStart, valueStart)
     }
 
+    /// Adds a field whose value is `prefix` and then text of which the caller knows that it is visible ASCII.
+    public mutating func add(_ name: StaticString, _ prefix: StaticString, plain ascii: Span<UInt8>) {
+        let nameStart = bytes.count
+        bytes.append(static: name)
+        separate()
+        let valueStart = bytes.count
+        bytes.append(static: prefix)
+        ascii.withUnsafeBufferPointer { bytes.append(contentsOf: $0) }
+        note(nameStart, nameCount: name.utf8CodeUnitCount, valueStart)
+    }
+
     /// Adds a field whose value is a number.
     public mutating func add(_ name: StaticString, decimal value: UInt64) {
         let nameStart = bytes.count

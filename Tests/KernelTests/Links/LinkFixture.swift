@@ -164,9 +164,9 @@ final class TestServices: AgentAuthority, ExecutionSink {
         link.grant(command, stream, upTo: min(end + 256 * 1_024, mayReach.withLock { $0 }))
         return true
     }
-    func finished(_ link: AgentLink, _ record: ExitRecord) async -> Bool {
-        log.update { $0.records.append(record) }
-        return true
+    func finished(_ ends: [ReportedEnd]) async -> [Bool] {
+        log.update { $0.records += ends.map(\.record) }
+        return ends.map { _ in true }
     }
     func linkAccepted(_ link: AgentLink) {}
     func linkLost(_ link: AgentLink) { log.update { $0.lost += 1 } }
