@@ -230,6 +230,21 @@ private func refusal(_ text: String, _ syntax: JSONSyntax = .strict) -> JSONErro
                 + #""whole":3.0,"nan":null,"list":["x","y"],"null":null,"o":{},"a":[1,[],{"k":true},[0]]}"#)
     }
 
+    @Test func namesOutOfDataAreEscapedAndLiteralsStandAsTheyAre() throws {
+        var writer = JSONWriter()
+        writer.object { writer in
+            writer.field("plain", 1)
+            writer.member("with \"quotes\"\n", 2)
+            writer.name("a\\b")
+            writer.array { $0.value("x") }
+            writer.object("last") { $0.member("ä", true) }
+        }
+        let bytes = writer.finish()
+        #expect(String(decoding: bytes, as: UTF8.self) == #"{"plain":1,"with \"quotes\"\n":2,"a\\b":["x"],"last":{"ä":true}}"#)
+        let read = try JSONValue(parsing: bytes)
+        #expect(read["with \"quotes\"\n"]?.integer == 2 && read["last"]?["ä"]?.bool == true)
+    }
+
     @Test func stringsThatEndLikeContainers() throws {
         let value: JSONValue = ["[", "{", ":", "", "a:", [], ["["], ["k{": "v["]]
         #expect(try JSONValue(parsing: value.serialized()) == value)

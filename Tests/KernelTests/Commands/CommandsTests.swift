@@ -89,6 +89,29 @@ import Testing
         #expect(errors.bytes == [UInt8](repeating: 7, count: 9))
     }
 
+    /// Ends that come together: small ones, one with output on the disk, one whose output is not all here, one twice, and one of
+    /// a command that is somebody else's.
+    @Test func endsThatComeTogetherEachHaveTheirOwnAnswer() async throws {
+        let core = try await CommandsFixture()
+        let links = [await core.connect(0), await core.connect(1)]
+        var ids: [CommandID] = []
+        for _ in 0..<4 { ids.append(try await core.submit().id) }
+        let large = [UInt8](repeating: 9, count: 60_000)
+        for index in 0..<3 { #expect(core.say(links[0], ids[1], large, at: 60_000 * index)) }
+        core.say(links[0], ids[2], [1, 2, 3])
+        let answers = await core.commands.finished([
+            (links[0], core.record(ids[1], output: 180_000)), (links[0], core.record(ids[0])),
+            (links[0], core.record(ids[2], output: 4)), (links[1], core.record(ids[3])), (links[0], core.record(ids[3], code: 7)),
+            (links[0], core.record(ids[0])),
+        ])
+        #expect(answers == [true, true, false, true, true, true])
+        var states: [[String]] = []
+        for id in ids { states.append(try await core.states(id)) }
+        #expect(states == [["succeeded"], ["succeeded"], ["running"], ["failed"]])
+        #expect(try await core.commands.readOutput(ids[1], of: core.clients[0], .standardOutput, at: 0, count: 200_000).bytes.count > 0)
+        #expect(try await core.target(ids[1]).output?.output == 180_000)
+    }
+
     @Test func outputBeyondTheLimitIsDroppedAndSaid() async throws {
         let core = try await CommandsFixture()
         let link = await core.connect(0)

@@ -34,6 +34,52 @@ import Testing
         store.close()
     }
 
+    /// What is bound lies on a stack of 16 KiB, or is copied where it does not fit; both kinds in one statement.
+    @Test func valuesBeyondTheStackOfTheConnectionComeBackAsTheyWere() async throws {
+        let directory = TemporaryDirectory()
+        let store = try Store.open(directory: directory.path, migrations: [
+            Migration(area: "kinds", version: 1, sql: "CREATE TABLE kinds (a TEXT, b BLOB, c TEXT, d BLOB) STRICT")
+        ])
+        let texts = (0..<4).map { String(repeating: "ä\($0)", count: 4_000) }
+        try await store.write { (transaction) throws(StoreError) in
+            for text in texts {
+                let bytes = Array(text.utf8.reversed())
+                _ = try transaction.run("INSERT INTO kinds VALUES (?, ?, ?, ?)", text, bytes, "short \(text.count)", bytes)
+            }
+        }
+        let rows = try await store.read { (reader) throws(StoreError) in
+            try reader.all("SELECT * FROM kinds WHERE a <> ?", String(repeating: "z", count: 20_000)) { (row) throws(StoreError) in
+                row.text(0) + row.text(2) + "\(row.bytes(1) == row.bytes(3) && row.bytes(1) == Array(row.text(0).utf8.reversed()))"
+            }
+        }
+        #expect(rows == texts.map { $0 + "short \($0.count)true" })
+        store.close()
+    }
+
+    /// A statement that runs inside the rows of another one, or of itself, has values of its own.
+    @Test func statementsInsideTheRowsOfOthersKeepTheirValuesApart() async throws {
+        let directory = TemporaryDirectory()
+        let store = try openStore(directory)
+        for value in 1...5 { try await store.insert(value) }
+        let found = try await store.read { (reader) throws(StoreError) -> [String] in
+            var found: [String] = []
+            try Self.above(reader, "1") { (outer) throws(StoreError) in
+                try Self.above(reader, outer) { (inner) throws(StoreError) in found.append(outer + inner) }
+            }
+            return found
+        }
+        #expect(found == ["23", "24", "25", "34", "35", "45"])
+        store.close()
+    }
+
+    private static func above(
+        _ reader: borrowing Reader, _ floor: String, _ body: (String) throws(StoreError) -> Void
+    ) throws(StoreError) {
+        try reader.each("SELECT value FROM numbers WHERE CAST(value AS TEXT) > ? ORDER BY value", floor) { (row) throws(StoreError) in
+            try body(String(row.integer(0)))
+        }
+    }
+
     /// Eight at once, five times each: from the second commit on all of them are a crowd.
     @Test func commitsOfACrowdAreSpaced() async throws {
         let directory = TemporaryDirectory()
