@@ -116,6 +116,43 @@ import Testing
         #expect(text.hasSuffix("too large"))
     }
 
+    /// A head that comes again byte by byte is not parsed again: what differs from it must be, however little, and whatever the
+    /// pieces in which it comes.
+    @Test(arguments: [1, 7, 100_000]) func headsThatRepeatAndHeadsThatDifferAreToldApart(piece: Int) async throws {
+        func post(_ path: String, _ body: String, _ more: String = "") -> String {
+            "POST \(path) HTTP/1.1\r\nHost: a\r\n\(more)Content-Length: \(body.utf8.count)\r\n\r\n\(body)"
+        }
+        let long = "X: \(String(repeating: "x", count: 2_000))\r\n"
+        let requests = [
+            post("/a", "1111"), post("/a", "2222"), post("/a", "3333"), post("/b", "4444"), post("/a", "55555"), post("/a", "6666"),
+            post("/a", "7777"), post("/a", "8888", long), post("/a", "9999", long), post("/a", "aaaa"),
+            post("/a", "bbbb", "Connection: close\r\n"),
+        ]
+        let text = try await onLoop { loop in
+            let server = try await HTTPServer.test(loop) { exchange in
+                nonisolated(unsafe) let exchange = exchange
+                loop.spawn {
+                    let body = (try? await exchange.body(maximum: 1_000)) ?? []
+                    let length = exchange.head.headers["x"]?.utf8.count ?? 0
+                    exchange.respond(200, body: Array("<\(exchange.head.target) \(length) ".utf8) + body + Array(">".utf8))
+                }
+            }
+            defer { server.stop() }
+            let client = try await RawClient.connect(server, loop)
+            let bytes = Array(requests.joined().utf8)
+            for start in stride(from: 0, to: bytes.count, by: piece) {
+                client.send(String(decoding: bytes[start..<min(start + piece, bytes.count)], as: UTF8.self))
+                if piece < 100 { await loop.sleep(milliseconds: 0) }
+            }
+            return await client.request("")
+        }
+        let answers = text.split(separator: "<").dropFirst().map { $0.prefix { $0 != ">" } }
+        #expect(answers == [
+            "/a 0 1111", "/a 0 2222", "/a 0 3333", "/b 0 4444", "/a 0 55555", "/a 0 6666", "/a 0 7777", "/a 2000 8888", "/a 2000 9999",
+            "/a 0 aaaa", "/a 0 bbbb",
+        ])
+    }
+
     @Test func streamsWithBackPressure() async throws {
         let (count, peak) = try await onLoop { loop in
             let peak = Peak()

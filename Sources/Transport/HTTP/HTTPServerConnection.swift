@@ -10,6 +10,7 @@ final class HTTPServerConnection: StreamHandler {
     private let configuration: HTTPServerConfiguration
     private let listener: Listener
     private var scanner = HTTPHeadScanner()
+    private var known = HTTPKnownHead()
     private var body = HTTPBodyStateMachine(.none, limits: HTTPLimits())
     // What each request touches is not checked for exclusivity: it is confined to the loop, and no access lasts over a call.
     @exclusivity(unchecked) private var current: HTTPExchange?
@@ -79,14 +80,7 @@ final class HTTPServerConnection: StreamHandler {
     /// True when something was taken and there may be more to take.
     private func takeHead(_ input: Span<UInt8>, _ offset: inout Int) throws(HTTPRefusal) -> Bool {
         if phase != .head { enter(.head) }
-        let rest = input.extracting(offset..<input.count)
-        guard rest.count > 0, rest[0] != HTTPBytes.lineFeed else {
-            throw HTTPRefusal(400, "a line ends with a bare line feed; lines end with CR LF")
-        }
-        guard let end = try scanner.end(of: rest, limits: configuration.limits) else { return false }
-        scanner.reset()
-        let head = try HTTPRequestHead.parsing(rest.extracting(0..<end), limits: configuration.limits)
-        offset += end
+        guard let head = try nextHead(input.extracting(offset..<input.count), &offset) else { return false }
         body = HTTPBodyStateMachine(head.framing, limits: configuration.limits)
         closesAfterAnswer = !head.keepsAlive || listener.isDraining
         bodyPaused = false
@@ -97,6 +91,25 @@ final class HTTPServerConnection: StreamHandler {
         enter(.answering)
         listener.service.exchangeBegan(exchange)
         return true
+    }
+
+    /// `nil` while it is not all there.
+    private func nextHead(_ rest: Span<UInt8>, _ offset: inout Int) throws(HTTPRefusal) -> HTTPRequestHead? {
+        if let (head, count) = known.match(rest) {
+            scanner.reset()
+            offset += count
+            return head
+        }
+        guard rest.count > 0, rest[0] != HTTPBytes.lineFeed else {
+            throw HTTPRefusal(400, "a line ends with a bare line feed; lines end with CR LF")
+        }
+        guard let end = try scanner.end(of: rest, limits: configuration.limits) else { return nil }
+        scanner.reset()
+        let text = rest.extracting(0..<end)
+        let head = try HTTPRequestHead.parsing(text, limits: configuration.limits)
+        known.learn(text, head)
+        offset += end
+        return head
     }
 
     /// True when the loop may go on; false when bytes must wait.
