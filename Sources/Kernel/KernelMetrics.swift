@@ -81,15 +81,9 @@ struct CommandMetrics {
             case .finished: log.debug("command.finished", logFields(event))
             }
             events.publish(
-                Event(kind: event.kind.rawValue, client: event.client) {
-                    (
-                        "\(event.command)",
-                        [
-                            "title": .string(event.title), "by": .string(event.principal),
-                            "targets": .integer(Int64(event.targetCount)),
-                        ]
-                    )
-                })
+                Event(
+                    kind: event.kind.rawValue, client: event.client, command: event.command, title: event.title,
+                    by: event.principal, targets: event.targetCount))
         }
         self.observers = observers
     }

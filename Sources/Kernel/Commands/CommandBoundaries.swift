@@ -26,8 +26,8 @@ public protocol CommandAuthority: Sendable {
     func outOfService(_ client: ClientID) -> String?
 }
 
-/// Something that happened to commands, for the event stream and the outbox. Its texts are made when somebody reads them.
-public final class CommandEvent: Sendable {
+/// Something that happened to commands, for the event stream and the outbox.
+public struct CommandEvent: Sendable {
     public enum Kind: String, Sendable {
         case submitted = "command.submitted"
         case finished = "command.finished"
