@@ -35,8 +35,9 @@ enum MemoryRelief {
 
 /// Tells when the process has come to rest after it was busy: once for each time that it was.
 struct StormWatch {
-    /// Of one processor, in per cent: ten thousand idle agents take a few (3 at 15 s between beats), a storm takes all there are.
-    private static let busyPercent: UInt64 = 10
+    /// Of one processor, in per cent: ten thousand idle agents take a few (3 at 15 s between beats, 10 with somebody who reads
+    /// /metrics all the time), a storm takes all there are.
+    private static let busyPercent: UInt64 = 25
     private var wasBusy = false
 
     /// - Parameters: nanoseconds of processor time that the process took within `time` nanoseconds.
