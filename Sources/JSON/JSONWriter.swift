@@ -140,6 +140,7 @@ public struct JSONWriter: ~Copyable {
         appendQuoted(value.utf8Span.span, isKey: false)
     }
 
+    /// A string that stands somewhere already; nothing is copied on the way.
     public mutating func string(_ value: UTF8Span) { appendQuoted(value.span, isKey: false) }
 
     /// A string of which the caller knows that no byte of it needs an escape.

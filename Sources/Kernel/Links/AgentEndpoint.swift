@@ -176,10 +176,14 @@ final class LinkHome {
 
     var count: Int { connections.count }
 
-    /// Has the end recorded with the others of this turn: the task begins when the loop has read what there is.
+    /// Of one write, so that a storm of ends with all the output that they may hold stays within a few MiB.
+    private static let endsPerTask = 256
+
+    /// Has the end recorded with the others of this turn: the task begins when the loop has read what there is. There are
+    /// always as many tasks on their way as the reported ends need.
     func report(_ end: ReportedEnd) {
         reported.append(end)
-        guard reported.count == 1 else { return }
+        guard reported.count % Self.endsPerTask == 1 else { return }
         let me = Confined(self, on: loop)
         loop.spawn { [sink = endpoint.sink] in
             let ends = me.assumeOnLoop { $0.takeReported() }
@@ -188,8 +192,8 @@ final class LinkHome {
     }
 
     private func takeReported() -> [ReportedEnd] {
-        let ends = reported
-        reported = []
+        let ends = Array(reported.prefix(Self.endsPerTask))
+        reported.removeFirst(ends.count)
         return ends
     }
 

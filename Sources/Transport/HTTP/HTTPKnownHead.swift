@@ -6,7 +6,7 @@ import Glibc
 ///
 /// From the second request of a connection on, so that one that sends a single one, agents above all, keeps nothing.
 struct HTTPKnownHead {
-    /// Longer ones are parsed each time: a connection keeps no more than this of its own for it.
+    /// Longer ones are parsed each time: a connection keeps this much for it, and about twice as much as what it means.
     private static let longest = 1_024
     private var bytes: [UInt8] = []
     private var head: HTTPRequestHead?
