@@ -25,8 +25,10 @@ public struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConv
     /// The 26-character form, in either case; `nil` for anything else.
     public init?(_ text: some StringProtocol) { self.init(String(text)) }
 
-    public init?(_ text: String) {
-        let characters = text.utf8Span.span
+    public init?(_ text: String) { self.init(characters: text.utf8Span.span) }
+
+    /// The 26-character form where it stands.
+    public init?(characters: Span<UInt8>) {
         guard characters.count == 26, characters[0] >= 0x30, characters[0] <= 0x37 else { return nil }
         var high: UInt64 = 0
         var low: UInt64 = 0
@@ -70,17 +72,28 @@ public struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConv
 
     /// The 26 characters as ASCII.
     public var text: [26 of UInt8] {
+        // Twelve characters out of the low half, one that stands across, thirteen out of the rest of the high half.
         var text = [26 of UInt8](repeating: 0)
-        var high = high
-        var low = low
-        var index = 26
-        while index > 0 {
-            index -= 1
-            text[index] = Crockford.character(of: UInt8(low & 31))
-            low = low >> 5 | high << 59
-            high >>= 5
+        var bits = low
+        for index in (14..<26).reversed() {
+            text[index] = Crockford.character(of: bits)
+            bits &>>= 5
+        }
+        text[13] = Crockford.character(of: bits | high &<< 4)
+        bits = high &>> 1
+        for index in (0..<13).reversed() {
+            text[index] = Crockford.character(of: bits)
+            bits &>>= 5
         }
         return text
+    }
+
+    /// For dictionaries and sets. The standard hash is made for keys of any length and costs each look-up ten times as much. The
+    /// bits are the core's own or an agent's, so that two secret numbers, new with each process, keep anybody from choosing
+    /// many that fall together.
+    public func _rawHashValue(seed: Int) -> Int {
+        let product = (low ^ IdentifierHash.low).multipliedFullWidth(by: high ^ IdentifierHash.high)
+        return Int(truncatingIfNeeded: product.high ^ product.low) ^ seed
     }
 
     public static func < (a: Self, b: Self) -> Bool { (a.high, a.low) < (b.high, b.low) }
@@ -91,6 +104,11 @@ extension Identifier: JSONWritable {
         let text = text
         writer.plain(text.span)
     }
+}
+
+private enum IdentifierHash {
+    static let low = UInt64.random(in: .min ... .max)
+    static let high = UInt64.random(in: .min ... .max)
 }
 
 public enum ClientKind: Sendable {}
@@ -109,7 +127,8 @@ public typealias TransferID = Identifier<TransferTag>
 
 private enum Crockford {
     /// The digits without I, L, O and U.
-    static func character(of value: UInt8) -> UInt8 { digits.utf8Start[Int(value & 31)] }
+    @inline(__always)
+    static func character(of value: UInt64) -> UInt8 { digits.utf8Start[Int(truncatingIfNeeded: value & 31)] }
     private static let digits: StaticString = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
     static func value(of character: UInt8) -> UInt8? {

@@ -1,4 +1,5 @@
-/// Where and why a JSON text was refused. `description` is fit for people.
+/// Where and why a JSON text was refused. `description` is fit for people. One word, so that functions that can throw it cost
+/// nothing while they do not.
 public struct JSONError: Error, Sendable, Equatable {
     public enum Reason: Sendable, Equatable {
         /// Not JSON.
@@ -13,16 +14,38 @@ public struct JSONError: Error, Sendable, Equatable {
         case unexpected
     }
 
-    public var reason: Reason
+    private struct Fields: Equatable {
+        var reason: Reason
+        var detail: String
+        var offset: Int
+        var line: Int
+        var column: Int
+        var pointer = ""
+    }
+    private final class Box: Sendable {
+        let fields: Fields
+        init(_ fields: Fields) { self.fields = fields }
+    }
+    private let box: Box
+
+    init(reason: Reason, detail: String, offset: Int, line: Int, column: Int) {
+        box = Box(Fields(reason: reason, detail: detail, offset: offset, line: line, column: column))
+    }
+
+    private init(_ fields: Fields) { box = Box(fields) }
+
+    public var reason: Reason { box.fields.reason }
     /// What was found and what would be right.
-    public var detail: String
+    public var detail: String { box.fields.detail }
     /// Bytes from the start of the text.
-    public var offset: Int
+    public var offset: Int { box.fields.offset }
     /// From 1; the column counts Unicode scalars.
-    public var line: Int
-    public var column: Int
+    public var line: Int { box.fields.line }
+    public var column: Int { box.fields.column }
     /// RFC 6901 pointer of the innermost value that was being read; empty for the whole text.
-    public var pointer: String = ""
+    public var pointer: String { box.fields.pointer }
+
+    public static func == (left: JSONError, right: JSONError) -> Bool { left.box.fields == right.box.fields }
 
     /// The same error seen from the value that holds the member or element.
     func inside(_ token: String) -> JSONError {
@@ -34,9 +57,9 @@ public struct JSONError: Error, Sendable, Equatable {
             default: escaped.unicodeScalars.append(character)
             }
         }
-        var outer = self
+        var outer = box.fields
         outer.pointer = "/" + escaped + pointer
-        return outer
+        return JSONError(outer)
     }
 }
 

@@ -222,7 +222,14 @@ public struct JSONReader: ~Copyable {
         return true
     }
 
+    /// Most often there is none.
+    @inline(__always)
     mutating func skipSpace() throws(JSONError) {
+        guard position < end, base[position] <= 0x20 || base[position] == UInt8(ascii: "/") else { return }
+        try skipAllSpace()
+    }
+
+    private mutating func skipAllSpace() throws(JSONError) {
         while position < end {
             switch base[position] {
             case 0x20, 0x0A, 0x0D, 0x09: position += 1

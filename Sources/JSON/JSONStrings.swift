@@ -79,6 +79,13 @@ extension JSONReader {
         return try scanString().string
     }
 
+    /// Hands the next string's bytes to `body` where they stand: text is only made of one with escapes.
+    public mutating func string<Result>(_ body: (Span<UInt8>) -> Result) throws(JSONError) -> Result {
+        guard take(UInt8(ascii: "\"")) else { throw expected("a string") }
+        let scanned = try scanString()
+        return scanned.isEscaped ? body(scanned.string.utf8Span.span) : body(scanned.bytes.span)
+    }
+
     /// From behind the opening quote to behind the closing one.
     mutating func scanString() throws(JSONError) -> JSONScannedString {
         let start = position

@@ -9,15 +9,25 @@
 ///
 /// Keys are written in the order of the calls; the caller does not repeat one.
 public struct JSONWriter: ~Copyable {
-    /// What has been written so far.
-    public private(set) var bytes: [UInt8] = []
+    private var text: JSONBuffer
+    /// Whether a value stands before, in the same container: the next one comes after a comma.
+    private var needsComma = false
 
-    public init(reserving capacity: Int = 256) { bytes.reserveCapacity(capacity) }
+    public init(reserving capacity: Int = 256) { text = JSONBuffer(capacity: capacity) }
 
-    public consuming func finish() -> [UInt8] { bytes }
+    /// What has been written so far: a copy.
+    public var bytes: [UInt8] { text.bytes }
+
+    /// How many bytes have been written so far.
+    public var byteCount: Int { text.count }
+
+    public consuming func finish() -> [UInt8] { text.bytes }
 
     /// Forgets the text and keeps the memory, for the next one.
-    public mutating func restart() { bytes.removeAll(keepingCapacity: true) }
+    public mutating func restart() {
+        text.removeAll()
+        needsComma = false
+    }
 
     // MARK: Containers
 
@@ -54,11 +64,15 @@ public struct JSONWriter: ~Copyable {
     @usableFromInline
     mutating func open(_ bracket: UInt8) {
         separate()
-        bytes.append(bracket)
+        text.append(bracket)
+        needsComma = false
     }
 
     @usableFromInline
-    mutating func close(_ bracket: UInt8) { bytes.append(bracket) }
+    mutating func close(_ bracket: UInt8) {
+        text.append(bracket)
+        needsComma = true
+    }
 
     // MARK: Members and values
 
@@ -96,31 +110,35 @@ public struct JSONWriter: ~Copyable {
 
     /// Bytes that the caller knows to be exactly one JSON value.
     public mutating func raw(_ text: [UInt8]) {
+        guard !text.isEmpty else { return }
         separate()
-        bytes.append(contentsOf: text)
+        text.withUnsafeBufferPointer { self.text.append($0) }
     }
 
     /// A string out of bytes that need not be UTF-8: what is not becomes U+FFFD.
     public mutating func string(utf8 text: some Collection<UInt8>) { string(String(decoding: text, as: UTF8.self)) }
 
     /// Ends a line of JSON lines (https://jsonlines.org); the next value starts afresh.
-    public mutating func newline() { bytes.append(0x0A) }
+    public mutating func newline() {
+        text.append(0x0A)
+        needsComma = false
+    }
 
     // MARK: Scalars
 
     public mutating func null() {
         separate()
-        bytes.append(contentsOf: [UInt8(ascii: "n"), UInt8(ascii: "u"), UInt8(ascii: "l"), UInt8(ascii: "l")])
+        text.append("null")
     }
 
     public mutating func bool(_ value: Bool) {
         separate()
-        bytes.append(contentsOf: (value ? "true" : "false").utf8)
+        text.append(value ? "true" : "false")
     }
 
     public mutating func integer(_ value: Int64) {
         separate()
-        if value < 0 { bytes.append(UInt8(ascii: "-")) }
+        if value < 0 { text.append(UInt8(ascii: "-")) }
         appendDigits(value.magnitude)
     }
 
@@ -133,7 +151,22 @@ public struct JSONWriter: ~Copyable {
     public mutating func double(_ value: Double) {
         guard value.isFinite else { return null() }
         separate()
-        bytes.append(contentsOf: value.description.utf8)
+        var description = value.description
+        description.withUTF8 { text.append($0) }
+    }
+
+    /// A number of thousandths, such as microseconds to be shown as milliseconds: exact, and as `double` shows it ("1.5", "2.0").
+    public mutating func thousandths(_ value: UInt64) {
+        separate()
+        appendDigits(value / 1_000)
+        var rest = value % 1_000
+        text.append(UInt8(ascii: "."))
+        var place: UInt64 = 100
+        repeat {
+            text.append(UInt8(ascii: "0") &+ UInt8(truncatingIfNeeded: rest / place))
+            rest %= place
+            place /= 10
+        } while rest > 0
     }
 
     public mutating func string(_ value: String) {
@@ -148,74 +181,67 @@ public struct JSONWriter: ~Copyable {
 
     // MARK: Bytes
 
-    /// No comma where the last byte shows that nothing stands before: no JSON value ends in one of these.
-    private var needsComma: Bool {
-        switch bytes.last {
-        case nil, UInt8(ascii: "{"), UInt8(ascii: "["), UInt8(ascii: ":"), 0x0A: false
-        default: true
-        }
-    }
-
+    /// Before each value that is no string.
+    @inline(__always)
     private mutating func separate() {
-        if needsComma { bytes.append(UInt8(ascii: ",")) }
+        if needsComma { text.append(UInt8(ascii: ",")) }
+        needsComma = true
     }
 
     private mutating func appendDigits(_ value: UInt64) {
         var count = 1
-        var rest = value / 10
-        while rest > 0 {
+        var rest = value
+        while rest >= 10 {
             rest /= 10
             count += 1
         }
-        bytes.append(addingCapacity: count) { (output: inout OutputSpan<UInt8>) in
-            output.withUnsafeMutableBufferPointer { buffer, initialized in
-                var rest = value
-                for index in (0..<count).reversed() {
-                    buffer[index] = UInt8(ascii: "0") &+ UInt8(truncatingIfNeeded: rest % 10)
-                    rest /= 10
-                }
-                initialized = count
-            }
+        let start = text.room(count)
+        rest = value
+        for index in (0..<count).reversed() {
+            start[index] = UInt8(ascii: "0") &+ UInt8(truncatingIfNeeded: rest % 10)
+            rest /= 10
         }
+        text.advance(count)
     }
 
     /// A comma where one is due, quotes, and the colon after a key.
-    private mutating func appendQuoted(_ text: Span<UInt8>, isKey: Bool) {
-        text.withUnsafeBufferPointer { text in
-            guard plainLength(text, from: 0) < text.count else { return appendPlain(text, isKey: isKey) }
+    private mutating func appendQuoted(_ content: Span<UInt8>, isKey: Bool) {
+        content.withUnsafeBufferPointer { content in
+            guard plainLength(content, from: 0) < content.count else { return appendPlain(content, isKey: isKey) }
             separate()
-            bytes.append(UInt8(ascii: "\""))
-            appendEscaped(text)
-            bytes.append(UInt8(ascii: "\""))
-            if isKey { bytes.append(UInt8(ascii: ":")) }
+            text.append(UInt8(ascii: "\""))
+            appendEscaped(content)
+            text.append(UInt8(ascii: "\""))
+            if isKey {
+                text.append(UInt8(ascii: ":"))
+                needsComma = false
+            }
         }
     }
 
     /// In one go: most text needs no escape, and room is asked for once.
-    private mutating func appendPlain(_ text: UnsafeBufferPointer<UInt8>, isKey: Bool) {
-        let needsComma = needsComma
-        bytes.append(addingCapacity: text.count + 4) { (output: inout OutputSpan<UInt8>) in
-            output.withUnsafeMutableBufferPointer { buffer, initialized in
-                var end = 0
-                if needsComma {
-                    buffer[end] = UInt8(ascii: ",")
-                    end += 1
-                }
-                buffer[end] = UInt8(ascii: "\"")
-                end += 1
-                if let source = text.baseAddress, let base = buffer.baseAddress {
-                    (base + end).update(from: source, count: text.count)
-                    end += text.count
-                }
-                buffer[end] = UInt8(ascii: "\"")
-                end += 1
-                if isKey {
-                    buffer[end] = UInt8(ascii: ":")
-                    end += 1
-                }
-                initialized = end
-            }
+    @inline(__always)
+    private mutating func appendPlain(_ content: UnsafeBufferPointer<UInt8>, isKey: Bool) {
+        let start = text.room(content.count + 4)
+        var end = 0
+        if needsComma {
+            start[end] = UInt8(ascii: ",")
+            end += 1
         }
+        start[end] = UInt8(ascii: "\"")
+        end += 1
+        if let source = content.baseAddress {
+            (start + end).update(from: source, count: content.count)
+            end += content.count
+        }
+        start[end] = UInt8(ascii: "\"")
+        end += 1
+        if isKey {
+            start[end] = UInt8(ascii: ":")
+            end += 1
+        }
+        needsComma = !isKey
+        text.advance(end)
     }
 
     /// The index of the first byte from `start` on that needs an escape; the count when none does.
@@ -232,24 +258,25 @@ public struct JSONWriter: ~Copyable {
     }
 
     /// Copies runs that need no escape in one go.
-    private mutating func appendEscaped(_ text: UnsafeBufferPointer<UInt8>) {
+    private mutating func appendEscaped(_ content: UnsafeBufferPointer<UInt8>) {
         var index = 0
         while true {
-            let end = plainLength(text, from: index)
-            bytes.append(contentsOf: text[index..<end])
-            guard end < text.count else { return }
+            let end = plainLength(content, from: index)
+            text.append(UnsafeBufferPointer(rebasing: content[index..<end]))
+            guard end < content.count else { return }
             index = end + 1
-            bytes.append(UInt8(ascii: "\\"))
-            switch text[end] {
-            case 0x08: bytes.append(UInt8(ascii: "b"))
-            case 0x09: bytes.append(UInt8(ascii: "t"))
-            case 0x0A: bytes.append(UInt8(ascii: "n"))
-            case 0x0C: bytes.append(UInt8(ascii: "f"))
-            case 0x0D: bytes.append(UInt8(ascii: "r"))
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes.append(text[end])
+            text.append(UInt8(ascii: "\\"))
+            switch content[end] {
+            case 0x08: text.append(UInt8(ascii: "b"))
+            case 0x09: text.append(UInt8(ascii: "t"))
+            case 0x0A: text.append(UInt8(ascii: "n"))
+            case 0x0C: text.append(UInt8(ascii: "f"))
+            case 0x0D: text.append(UInt8(ascii: "r"))
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"): text.append(content[end])
             case let control:
-                bytes.append(contentsOf: (control < 16 ? "u000" : "u00").utf8)
-                bytes.append(contentsOf: String(control, radix: 16).utf8)
+                text.append(control < 16 ? "u000" : "u00")
+                var digits = String(control, radix: 16)
+                digits.withUTF8 { text.append($0) }
             }
         }
     }

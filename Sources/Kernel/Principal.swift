@@ -7,22 +7,22 @@ public struct Right: RawRepresentable, Hashable, Sendable, ExpressibleByStringLi
     public var description: String { rawValue }
 }
 
-/// Who acts, as proved by `Security.authenticate`; also what the audit trail names.
-public struct Principal: Sendable, Hashable {
+/// Who acts, as proved by `Security.authenticate`; also what the audit trail names. An object, since it goes from hand to hand.
+public final class Principal: Sendable, Hashable {
     public enum Kind: String, Sendable {
         case user, token, issuer, agent, system
     }
-    public var kind: Kind
+    public let kind: Kind
     /// Stable: a user name, a token's public id, `issuer#subject`, a client id, or the part of the core that acts.
-    public var id: String
-    public var roles: [String]
+    public let id: String
+    public let roles: [String]
     /// Rights that a token is narrowed to; `nil` means all rights of its roles.
-    public var scopes: [Right]?
+    public let scopes: [Right]?
     /// Peer address without port, after trusted proxies were taken off; `nil` for the core itself.
-    public var address: String?
-    public var correlation: String
+    public let address: String?
+    public let correlation: String
     /// Public id of the session or token that proved it: what a revocation names, and what open streams watch.
-    public var credential: String?
+    public let credential: String?
 
     public init(
         kind: Kind, id: String, roles: [String] = [], scopes: [Right]? = nil, address: String? = nil,
@@ -36,28 +36,79 @@ public struct Principal: Sendable, Hashable {
         self.correlation = correlation
         self.credential = credential
     }
+
+    /// The same one in another request.
+    public func with(correlation: String) -> Principal {
+        Principal(
+            kind: kind, id: id, roles: roles, scopes: scopes, address: address, correlation: correlation, credential: credential)
+    }
+
+    public static func == (left: Principal, right: Principal) -> Bool {
+        left === right
+            || left.kind == right.kind && left.id == right.id && left.roles == right.roles && left.scopes == right.scopes
+                && left.address == right.address && left.correlation == right.correlation && left.credential == right.credential
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(kind)
+        hasher.combine(id)
+        hasher.combine(correlation)
+    }
 }
 
 /// A refusal or failure with a stable code, as every layer above shows it (RFC 9457 problem documents in the API).
 /// The code is listed in Docs/errors.md. The detail says what was wrong, which value, and what would be right.
+///
+/// One word, because nearly every function can throw one: a thrown value that fits a register costs those that do not throw
+/// nothing, and no room in the frames of tasks.
 public struct Problem: Error, Sendable, Equatable {
-    public var status: Int
-    public var code: String
-    public var detail: String
-    /// For 429 and 503.
-    public var retryAfterSeconds: Int?
-    /// The field of the request that was wrong, as a JSON pointer.
-    public var pointer: String?
-    /// Where what is gone here can be had.
-    public var archived: ArchivedObject?
+    private struct Fields: Equatable {
+        var status: Int
+        var code: String
+        var detail: String
+        var retryAfterSeconds: Int?
+        var pointer: String?
+        var archived: ArchivedObject?
+    }
+    private final class Box: Sendable {
+        let fields: Fields
+        init(_ fields: Fields) { self.fields = fields }
+    }
+    private var box: Box
 
     public init(_ status: Int, _ code: String, _ detail: String, retryAfter: Int? = nil, pointer: String? = nil) {
-        self.status = status
-        self.code = code
-        self.detail = detail
-        retryAfterSeconds = retryAfter
-        self.pointer = pointer
+        box = Box(Fields(status: status, code: code, detail: detail, retryAfterSeconds: retryAfter, pointer: pointer))
     }
+
+    public var status: Int { box.fields.status }
+    public var code: String { box.fields.code }
+    public var detail: String {
+        get { box.fields.detail }
+        set { change { $0.detail = newValue } }
+    }
+    /// For 429 and 503.
+    public var retryAfterSeconds: Int? {
+        get { box.fields.retryAfterSeconds }
+        set { change { $0.retryAfterSeconds = newValue } }
+    }
+    /// The field of the request that was wrong, as a JSON pointer.
+    public var pointer: String? {
+        get { box.fields.pointer }
+        set { change { $0.pointer = newValue } }
+    }
+    /// Where what is gone here can be had.
+    public var archived: ArchivedObject? {
+        get { box.fields.archived }
+        set { change { $0.archived = newValue } }
+    }
+
+    private mutating func change(_ body: (inout Fields) -> Void) {
+        var fields = box.fields
+        body(&fields)
+        box = Box(fields)
+    }
+
+    public static func == (left: Problem, right: Problem) -> Bool { left.box.fields == right.box.fields }
 
     public static func invalid(_ detail: String, pointer: String? = nil) -> Problem {
         Problem(400, "invalid", detail, pointer: pointer)

@@ -43,6 +43,24 @@ func payload(_ body: (inout FrameWriter) -> Void) -> [UInt8] {
 }
 
 @Suite struct CodecTests {
+    @Test func identifiersAreReadAsTheyAreWritten() throws {
+        let known = CommandID(high: 0x0123_4567_89AB_CDEF, low: 0xFEDC_BA98_7654_3210)
+        // Crockford base 32 of those 128 bits, most significant first (https://www.crockford.com/base32.html).
+        #expect(known.description == "014D2PF2DBSQQZXQ5TK1V58CGG")
+        var bits: UInt64 = 1
+        for _ in 0..<200 {
+            bits = bits &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            let id = ClientID(high: bits, low: bits.byteSwapped ^ 0x5555)
+            let text = id.description
+            #expect(ClientID(text) == id && ClientID(text.lowercased()) == id && ClientID(characters: text.utf8Span.span) == id)
+            #expect(ClientID(high: id.high, low: id.low).hashValue == id.hashValue)
+            #expect(Set([id, ClientID(high: id.high, low: id.low), ClientID(high: id.low, low: id.high)]).count == 2)
+        }
+        for wrong in ["", "8" + String(repeating: "0", count: 25), String(repeating: "0", count: 25), "0000000000000000000000000U"] {
+            #expect(ClientID(wrong) == nil, "\(wrong)")
+        }
+    }
+
     @Test(arguments: Samples.orders) func orderComesBackWhole(order: Order) throws {
         let bytes = payload { order.write(to: &$0) }
         #expect(bytes.count == order.encodedBytes)

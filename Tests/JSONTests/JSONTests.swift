@@ -191,6 +191,21 @@ private func refusal(_ text: String, _ syntax: JSONSyntax = .strict) -> JSONErro
         #expect(refused(#"{"a":1,"b":[1,]}"#) { reader throws(JSONError) in try reader.skip() } != nil)
     }
 
+    @Test func bytesOfAStringWithAndWithoutEscapes() throws {
+        let texts = try JSONReader.read(Array(#"["plain","\u0041\n","",7]"#.utf8)) { reader throws(JSONError) in
+            var texts: [[UInt8]] = []
+            try reader.array { reader throws(JSONError) in
+                guard case .string = reader.next else { return }
+                texts.append(try reader.string { characters in characters.withUnsafeBufferPointer { Array($0) } })
+            }
+            return texts
+        }
+        #expect(texts == [Array("plain".utf8), Array("A\n".utf8), []])
+        #expect(throws: JSONError.self) {
+            try JSONReader.read(Array("5".utf8)) { reader throws(JSONError) in try reader.string { _ in } }
+        }
+    }
+
     @Test func rawKeepsTheText() throws {
         let raw = try JSONReader.read(Array(#"{"a": [1, 2 ] , "b":1}"#.utf8)) { reader throws(JSONError) in
             var raw: [UInt8] = []
@@ -248,6 +263,46 @@ private func refusal(_ text: String, _ syntax: JSONSyntax = .strict) -> JSONErro
     @Test func stringsThatEndLikeContainers() throws {
         let value: JSONValue = ["[", "{", ":", "", "a:", [], ["["], ["k{": "v["]]
         #expect(try JSONValue(parsing: value.serialized()) == value)
+    }
+
+    @Test func textThatOutgrowsItsRoomIsWhole() throws {
+        for room in [0, 1, 63, 64, 65] {
+            var writer = JSONWriter(reserving: room)
+            writer.array { writer in
+                for length in 0..<200 { writer.value(String(repeating: length % 3 == 0 ? "\n" : "x", count: length)) }
+                for number in [0, 9, 10, 99, 100, UInt64(Int64.max)] { writer.unsigned(number) }
+            }
+            let count = writer.byteCount
+            let bytes = writer.finish()
+            let elements = try #require(try JSONValue(parsing: bytes).array)
+            #expect(bytes.count == count && elements.count == 206)
+            for length in 0..<200 {
+                #expect(elements[length].string == String(repeating: length % 3 == 0 ? "\n" : "x", count: length))
+            }
+            #expect(String(decoding: bytes, as: UTF8.self).hasSuffix(",0,9,10,99,100,9223372036854775807]"))
+        }
+    }
+
+    @Test func thousandthsAreExactAndLookLikeNumbers() {
+        for (value, text) in [
+            (0, "0.0"), (1, "0.001"), (10, "0.01"), (999, "0.999"), (1_000, "1.0"), (1_500, "1.5"), (12_340, "12.34"),
+            (UInt64.max, "18446744073709551.615"),
+        ] as [(UInt64, String)] {
+            var writer = JSONWriter()
+            writer.array { writer in
+                writer.thousandths(value)
+                writer.value(true)
+            }
+            #expect(String(decoding: writer.finish(), as: UTF8.self) == "[\(text),true]")
+        }
+    }
+
+    @Test func aTextThatIsStartedAnewHasNoComma() {
+        var writer = JSONWriter()
+        writer.value(1)
+        writer.restart()
+        writer.object { $0.field("a", 2) }
+        #expect(String(decoding: writer.finish(), as: UTF8.self) == #"{"a":2}"#)
     }
 
     @Test func linesStartAfresh() {

@@ -49,6 +49,19 @@ import Testing
         #expect(end == head.count)
     }
 
+    @Test func aPathIsComparedWithoutItsQuery() throws {
+        func head(_ target: String) throws -> HTTPRequestHead {
+            try HTTPRequestHead.parsing(
+                Array("GET \(target) HTTP/1.1\r\nhost: a\r\norigin: http://b\r\nconnection: close\r\n\r\n".utf8).span, limits: HTTPLimits())
+        }
+        for target in ["/agent", "/agent?", "/agent?x=/agent"] { #expect(try head(target).isPath("/agent"), "\(target)") }
+        for target in ["/agents", "/agent/", "/agen", "/", "/Agent", "/x?/agent"] {
+            #expect(try !head(target).isPath("/agent"), "\(target)")
+        }
+        let usual = try head("/")
+        #expect(usual.origin == "http://b" && usual.authorization == nil && !usual.keepsAlive && !usual.expectsContinue)
+    }
+
     @Test func onlyTokensAreNames() {
         for byte in UInt8.min...UInt8.max where byte != 0x3A {
             let head = [0x61, byte, 0x62] + Array(": x\r\n\r\n".utf8)

@@ -179,11 +179,9 @@ private final class EchoReceiver: OperatorSocketReceiver {
         #expect(try WireSocket(web, good, token: nil, headers: ["Origin: \(origin)"]).status == "401")
         #expect(try WireSocket(web, try ticket(origin: origin), token: nil).status == "401")
         #expect(try WireSocket(web, try ticket(), token: nil, headers: ["Origin: \(origin)"]).status == "401")
-        var elsewhere = reader
-        elsewhere.address = "192.0.2.1"
+        let elsewhere = Principal(kind: .user, id: "reader", address: "192.0.2.1", credential: "reader")
         #expect(try WireSocket(web, try ticket(elsewhere), token: nil).status == "401")
-        var nobody = reader
-        nobody.id = "nobody"
+        let nobody = Principal(kind: .user, id: "nobody", address: "127.0.0.1", credential: "reader")
         #expect(try WireSocket(web, try ticket(nobody), token: nil).status == "403")
         #expect(throws: Problem.self) { try web.table.issueTicket(reader, path: "/api/v1/demo", origin: nil) }
         #expect(throws: Problem.self) { try web.table.issueTicket(reader, path: target + "?x=1", origin: nil) }

@@ -40,13 +40,16 @@ enum CommandReading {
             .optional("note", .string(length: 0...1_024)),
         ], "Exactly one of selector and clients, and one of argv, shell, script and template.")
 
-    private struct Fields {
+    private struct Fields: ~Copyable {
         var request = CommandRequest(.clients([]), .invocation(.argv([])))
         /// How many members said where, and how many what.
         var selections = 0
         var works = 0
         var version: Int?
         var parameters: JSONObject?
+
+        /// What was read, at the end.
+        consuming func read() -> CommandRequest { request }
 
         mutating func select(_ selection: TargetSelection) {
             request.selection = selection
@@ -78,7 +81,7 @@ enum CommandReading {
             throw .invalid("\"parameters\" and \"template_version\" belong to a \"template\"", pointer: "/parameters")
         }
         if let idempotencyKey { fields.request.idempotencyKey = IdempotencyKey(key: idempotencyKey, request: body) }
-        return fields.request
+        return fields.read()
     }
 
     private static func member(
@@ -157,9 +160,14 @@ enum CommandReading {
     static func clients(_ reader: inout JSONReader) throws(JSONError) -> [ClientID] {
         var clients: [ClientID] = []
         try reader.array { reader throws(JSONError) in
-            let text = try reader.string()
-            guard let client = ClientID(text) else {
-                throw reader.fail("\"\(text.prefix(64))\" is no client id (26 characters, the first 0 to 7)")
+            var refused = ""
+            let client = try reader.string { characters -> ClientID? in
+                let client = ClientID(characters: characters)
+                if client == nil { refused = characters.withUnsafeBufferPointer { String(decoding: $0, as: UTF8.self) } }
+                return client
+            }
+            guard let client else {
+                throw reader.fail("\"\(refused.prefix(64))\" is no client id (26 characters, the first 0 to 7)")
             }
             clients.append(client)
         }

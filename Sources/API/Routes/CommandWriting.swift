@@ -97,9 +97,12 @@ enum CommandWriting {
         guard let record = end.record else { return }
         writer.field("started_at", ifPresent: record.startedAt)
         writer.field("finished_at", record.finishedAt)
-        writer.field("duration_ms", Double(record.durationMicroseconds) / 1_000)
-        writer.field("user_ms", Double(record.userMicroseconds) / 1_000)
-        writer.field("system_ms", Double(record.systemMicroseconds) / 1_000)
+        writer.key("duration_ms")
+        writer.thousandths(record.durationMicroseconds)
+        writer.key("user_ms")
+        writer.thousandths(record.userMicroseconds)
+        writer.key("system_ms")
+        writer.thousandths(record.systemMicroseconds)
         writer.field("max_resident_bytes", record.maximumResidentBytes)
     }
 

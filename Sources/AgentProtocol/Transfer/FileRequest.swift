@@ -159,7 +159,7 @@ public struct FileAnswer: Sendable, Equatable {
             writer.array("entries") { writer in
                 for entry in entries {
                     // The longest entry: name and link target, each byte escaped.
-                    guard writer.bytes.count + 6 * (entry.name.utf8.count + (entry.target?.utf8.count ?? 0)) + 256 < WireLimits.fileAnswerBytes
+                    guard writer.byteCount + 6 * (entry.name.utf8.count + (entry.target?.utf8.count ?? 0)) + 256 < WireLimits.fileAnswerBytes
                     else {
                         isCut = true
                         return

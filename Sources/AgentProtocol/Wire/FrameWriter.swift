@@ -17,11 +17,7 @@ public struct FrameWriter: ~Copyable {
 
     public mutating func begin(_ kind: FrameKind, flags: UInt8 = 0, channel: UInt32 = 0, offset: UInt64 = 0) {
         frameStart = bytes.count
-        u8(kind.rawValue)
-        u8(flags)
-        u16(0)
-        u32(channel)
-        u64(offset)
+        words([UInt64(kind.rawValue) | UInt64(flags) << 8 | UInt64(channel) << 32, offset])
         u32(0)
     }
 
@@ -35,11 +31,9 @@ public struct FrameWriter: ~Copyable {
     }
 
     private mutating func end(payload: Int) {
-        var length = UInt32(truncatingIfNeeded: payload)
-        for index in 0..<4 {
-            bytes[frameStart + 16 + index] = UInt8(truncatingIfNeeded: length)
-            length >>= 8
-        }
+        let length = UInt32(truncatingIfNeeded: payload).littleEndian
+        // Invariant: `begin` has written the header's 20 bytes; a store beyond the buffer would be trapped.
+        unsafe bytes.withUnsafeMutableBytes { unsafe $0.storeBytes(of: length, toByteOffset: frameStart + 16, as: UInt32.self) }
     }
 
     /// A frame without payload.
@@ -85,6 +79,14 @@ public struct FrameWriter: ~Copyable {
     private mutating func append<Value: FixedWidthInteger>(_ value: Value) {
         // Invariant: the buffer is copied before the closure ends.
         unsafe withUnsafeBytes(of: value.littleEndian) { unsafe bytes.append(contentsOf: $0) }
+    }
+
+    /// Several numbers in one go.
+    @inline(__always)
+    mutating func words<let count: Int>(_ values: [count of UInt64]) {
+        var values = values
+        for index in values.indices { values[index] = values[index].littleEndian }
+        append(values.span.bytes)
     }
 
     mutating func u8(_ value: UInt8) { bytes.append(value) }

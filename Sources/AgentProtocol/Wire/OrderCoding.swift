@@ -45,21 +45,17 @@ extension Order {
         if startBefore != nil { present.insert(.startBefore) }
         if !secretEnvironment.isEmpty { present.insert(.secretEnvironment) }
 
-        writer.identifier(command)
-        switch invocation {
-        case .argv: writer.u8(1)
-        case .shell: writer.u8(2)
-        case .script: writer.u8(3)
-        }
-        writer.u8(present.rawValue)
-        writer.u16(0)
-        writer.u32(0)
-        writer.u64(killGraceMilliseconds)
-        writer.u64(outputLimitBytes)
-        writer.u64(timeoutMilliseconds ?? 0)
-        writer.u64(memoryLimitBytes ?? 0)
-        writer.u64(processorLimitMillis ?? 0)
-        writer.u64(startBefore ?? 0)
+        let form: UInt64 =
+            switch invocation {
+            case .argv: 1
+            case .shell: 2
+            case .script: 3
+            }
+        writer.words([
+            command.high.byteSwapped, command.low.byteSwapped, form | UInt64(present.rawValue) << 8,
+            killGraceMilliseconds, outputLimitBytes, timeoutMilliseconds ?? 0, memoryLimitBytes ?? 0,
+            processorLimitMillis ?? 0, startBefore ?? 0,
+        ])
         switch invocation {
         case .argv(let arguments): writer.textList(arguments)
         case .shell(let text): writer.longText(text)

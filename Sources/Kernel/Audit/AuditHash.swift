@@ -17,7 +17,7 @@ struct AuditHasher {
 
     init() { form.reserveCapacity(1_024) }
 
-    mutating func hash(_ entry: borrowing AuditEntry, after previous: SHA256.Digest) -> SHA256.Digest {
+    mutating func hash(_ entry: AuditEntry, after previous: SHA256.Digest) -> SHA256.Digest {
         let fixed = Self.version.utf8CodeUnitCount + 32 + 16 + 10 * 4
         let texts = entry.actorKind.utf8.count + entry.actor.utf8.count + (entry.address?.utf8.count ?? 0)
             + entry.correlation.utf8.count + entry.action.utf8.count + (entry.target?.utf8.count ?? 0)

@@ -231,16 +231,18 @@ struct CommandHistory: Sendable {
         guard !row.isNull(1), let state = FinalState(rawValue: UInt8(clamping: row.integer(1))) else {
             return TargetView(client: client, state: "waiting")
         }
-        var end = TargetEnd(
-            state, started: Started(number: row.int(2)), exitCode: row.optionalInteger(3).map { Int32(clamping: $0) },
-            signal: row.optionalInteger(4).map { Int32(clamping: $0) }, code: row.optionalText(5),
-            message: row.optionalText(6))
+        let started = Started(number: row.int(2))
+        var record: ExitRecord?
         if !row.isNull(9) {
-            end.record = ExitRecord(
-                command: command, outcome: .cancelled, started: end.started, startedAt: row.optionalUnsigned(8),
+            record = ExitRecord(
+                command: command, outcome: .cancelled, started: started, startedAt: row.optionalUnsigned(8),
                 finishedAt: row.unsigned(9), durationMicroseconds: row.unsigned(10), userMicroseconds: row.unsigned(11),
                 systemMicroseconds: row.unsigned(12), maximumResidentBytes: row.unsigned(13))
         }
+        let end = TargetEnd(
+            state, started: started, exitCode: row.optionalInteger(3).map { Int32(clamping: $0) },
+            signal: row.optionalInteger(4).map { Int32(clamping: $0) }, code: row.optionalText(5),
+            message: row.optionalText(6), record: record)
         var output = OutputSummary()
         output.truncated = row.bool(14)
         output.output = row.unsigned(15)

@@ -305,13 +305,14 @@ extension Invocation {
         }
         var bytes = 0
         for (index, word) in words.enumerated() {
-            let place = isList ? "\(pointer)/\(index)" : pointer
             guard !word.utf8.contains(0) else {
-                throw .invalid("an argument or text contains a zero byte", pointer: place)
+                throw .invalid("an argument or text contains a zero byte", pointer: isList ? "\(pointer)/\(index)" : pointer)
             }
             // Linux: MAX_ARG_STRLEN is 32 pages, with the terminating zero byte.
             guard word.utf8.count < 131_072 else {
-                throw .invalid("an argument or text has 131072 bytes or more: send it as a script", pointer: place)
+                throw .invalid(
+                    "an argument or text has 131072 bytes or more: send it as a script",
+                    pointer: isList ? "\(pointer)/\(index)" : pointer)
             }
             bytes += word.utf8.count
         }

@@ -2,28 +2,18 @@ import AgentProtocol
 
 /// One accepted command as it was checked and journaled; it never changes.
 public final class CommandSpecification: Sendable {
-    public let id: CommandID
+    /// What its clients are told, without the values of secret variables.
+    let order: Order
     public let principalKind: String
     public let principal: String
-    public let correlation: String
     /// As given; `nil` when clients were named.
     public let selector: String?
     /// The template that the invocation was made from.
     public let template: TemplateReference?
-    public let invocation: Invocation
-    public let standardInput: [UInt8]?
-    public let environment: [String: String]
     /// Names of the variables that were given as secret, sorted; nothing durable has their values.
     public let secretNames: [String]
     /// Owners of the filters that its output passes, sorted: those that were there or required when it was accepted.
     public let outputFilters: [String]
-    public let workingDirectory: String?
-    public let user: String?
-    public let timeoutMilliseconds: UInt64
-    public let killGraceMilliseconds: UInt64
-    public let outputLimitBytes: UInt64
-    public let memoryLimitBytes: UInt64?
-    public let processorLimitMillis: UInt64?
     public let offline: OfflinePolicy
     /// Unix milliseconds after which no target is sent any more; `nil` without a queue.
     public let queueUntil: UInt64?
@@ -42,28 +32,37 @@ public final class CommandSpecification: Sendable {
         }
     }
 
+    public var id: CommandID { order.command }
+    public var correlation: String { order.correlation }
+    public var invocation: Invocation { order.invocation }
+    public var standardInput: [UInt8]? { order.standardInput }
+    public var environment: [String: String] { order.environment }
+    public var workingDirectory: String? { order.workingDirectory }
+    public var user: String? { order.user }
+    public let timeoutMilliseconds: UInt64
+    public var killGraceMilliseconds: UInt64 { order.killGraceMilliseconds }
+    public var outputLimitBytes: UInt64 { order.outputLimitBytes }
+    public var memoryLimitBytes: UInt64? { order.memoryLimitBytes }
+    public var processorLimitMillis: UInt64? { order.processorLimitMillis }
+
     init(
         id: CommandID, request: CommandRequest, invocation: Invocation, template: TemplateReference?,
         targetCount: Int, principal: Principal, limits: CommandLimits, outputFilters: [String] = []
     ) {
-        self.id = id
+        timeoutMilliseconds = request.timeoutMilliseconds ?? limits.defaultTimeoutMilliseconds
+        order = Order(
+            command: id, invocation: invocation, standardInput: request.standardInput, environment: request.environment,
+            workingDirectory: request.workingDirectory, user: request.user, timeoutMilliseconds: timeoutMilliseconds,
+            killGraceMilliseconds: request.killGraceMilliseconds ?? limits.defaultKillGraceMilliseconds,
+            outputLimitBytes: request.outputLimitBytes ?? limits.defaultOutputBytes,
+            memoryLimitBytes: request.memoryLimitBytes, processorLimitMillis: request.processorLimitMillis,
+            correlation: principal.correlation)
         principalKind = principal.kind.rawValue
         self.principal = principal.id
-        correlation = principal.correlation
         if case .selector(let text) = request.selection { selector = text } else { selector = nil }
         self.template = template
-        self.invocation = invocation
-        standardInput = request.standardInput
-        environment = request.environment
         secretNames = request.secretEnvironment.keys.sorted()
         self.outputFilters = outputFilters
-        workingDirectory = request.workingDirectory
-        user = request.user
-        timeoutMilliseconds = request.timeoutMilliseconds ?? limits.defaultTimeoutMilliseconds
-        killGraceMilliseconds = request.killGraceMilliseconds ?? limits.defaultKillGraceMilliseconds
-        outputLimitBytes = request.outputLimitBytes ?? limits.defaultOutputBytes
-        memoryLimitBytes = request.memoryLimitBytes
-        processorLimitMillis = request.processorLimitMillis
         offline = request.offline
         queueUntil = request.offline == .queue
             ? id.milliseconds + (request.queueMilliseconds ?? limits.defaultQueueMilliseconds) : nil
@@ -75,24 +74,19 @@ public final class CommandSpecification: Sendable {
     }
 
     init(id: CommandID, fields: CommandFields) {
-        self.id = id
+        timeoutMilliseconds = fields.timeoutMilliseconds
+        order = Order(
+            command: id, invocation: fields.invocation, standardInput: fields.standardInput, environment: fields.environment,
+            workingDirectory: fields.workingDirectory, user: fields.user, timeoutMilliseconds: fields.timeoutMilliseconds,
+            killGraceMilliseconds: fields.killGraceMilliseconds, outputLimitBytes: fields.outputLimitBytes,
+            memoryLimitBytes: fields.memoryLimitBytes, processorLimitMillis: fields.processorLimitMillis,
+            correlation: fields.correlation)
         principalKind = fields.principalKind
         principal = fields.principal
-        correlation = fields.correlation
         selector = fields.selector
         template = fields.template
-        invocation = fields.invocation
-        standardInput = fields.standardInput
-        environment = fields.environment
         secretNames = fields.secretNames
         outputFilters = fields.outputFilters
-        workingDirectory = fields.workingDirectory
-        user = fields.user
-        timeoutMilliseconds = fields.timeoutMilliseconds
-        killGraceMilliseconds = fields.killGraceMilliseconds
-        outputLimitBytes = fields.outputLimitBytes
-        memoryLimitBytes = fields.memoryLimitBytes
-        processorLimitMillis = fields.processorLimitMillis
         offline = fields.offline
         queueUntil = fields.queueUntil
         concurrency = fields.concurrency
@@ -104,14 +98,6 @@ public final class CommandSpecification: Sendable {
 
     /// Targets get their turn one after another instead of all at once.
     var isStaged: Bool { concurrency != nil || !waves.isEmpty }
-
-    var order: Order {
-        Order(
-            command: id, invocation: invocation, standardInput: standardInput, environment: environment,
-            workingDirectory: workingDirectory, user: user, timeoutMilliseconds: timeoutMilliseconds,
-            killGraceMilliseconds: killGraceMilliseconds, outputLimitBytes: outputLimitBytes,
-            memoryLimitBytes: memoryLimitBytes, processorLimitMillis: processorLimitMillis, correlation: correlation)
-    }
 
     /// One line for lists and for the search: what is run, cut to 200 bytes.
     var title: String {

@@ -17,10 +17,6 @@ extension Commands: ExecutionSink {
         output(over: link, command, stream, at: offset, bytes)
     }
 
-    public func finished(_ ends: [ReportedEnd]) async -> [Bool] {
-        await finished(ends.map { (link: $0.link, record: $0.record) })
-    }
-
     public func linkAccepted(_ link: AgentLink) { accepted(link) }
 
     public func linkLost(_ link: AgentLink) { lost(link) }
@@ -110,13 +106,12 @@ extension Commands: ExecutionSink {
         return true
     }
 
-    /// An end over the link that it came over.
-    typealias LinkedEnd = (link: any ExecutionLink, record: ExitRecord)
-
-    func finished(over link: any ExecutionLink, _ record: ExitRecord) async -> Bool { await finished([(link, record)])[0] }
+    func finished(over link: any ExecutionLink, _ record: ExitRecord) async -> Bool {
+        await finished([ReportedEnd(link: link, record: record)])[0]
+    }
 
     /// - Returns: for each, whether the agent may forget it.
-    func finished(_ ends: [LinkedEnd]) async -> [Bool] {
+    public func finished(_ ends: [ReportedEnd]) async -> [Bool] {
         var mayForget = [Bool](repeating: false, count: ends.count)
         var prompt: [Int] = []
         var waiting: [(index: Int, output: LiveOutput)] = []
@@ -143,7 +138,7 @@ extension Commands: ExecutionSink {
     }
 
     /// What is to be done about a reported end.
-    private func claim(_ end: LinkedEnd) -> Claim {
+    private func claim(_ end: ReportedEnd) -> Claim {
         enum Found {
             case open(LiveOutput?)
             case ending
@@ -174,7 +169,7 @@ extension Commands: ExecutionSink {
     }
 
     /// Their output is complete and durable: now they are.
-    private func close(_ ends: [LinkedEnd]) async -> Bool {
+    private func close(_ ends: [ReportedEnd]) async -> Bool {
         var effects = BookEffects()
         let now = now()
         state.withLock { state in

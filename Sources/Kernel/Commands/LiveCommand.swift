@@ -7,6 +7,8 @@ protocol ExecutionLink: AnyObject, Sendable {
     func send(_ command: LiveCommand)
     func cancel(_ command: CommandID)
     func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64)
+    /// The command's end is durable: the agent may forget it.
+    func acknowledge(_ command: CommandID)
     /// When somebody last typed into a terminal of this client, monotonic nanoseconds; 0: never.
     var typedAt: UInt64 { get }
 }
@@ -141,10 +143,11 @@ final class LiveCommand: @unchecked Sendable {
 
     var id: CommandID { specification.id }
 
-    /// What an agent is told. Put together where it is sent; made of constants only.
+    /// What an agent is told.
     var order: Order {
+        guard let secrets else { return specification.order }
         var order = specification.order
-        if let secrets { order.secretEnvironment = secrets.variables }
+        order.secretEnvironment = secrets.variables
         return order
     }
     var isFinished: Bool { open == 0 }

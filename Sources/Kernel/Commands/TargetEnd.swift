@@ -49,17 +49,17 @@ public enum FinalState: UInt8, Sendable, CaseIterable {
     }
 }
 
-/// The end of one target with everything that is kept about it besides the output.
-public struct TargetEnd: Sendable, Equatable {
-    public var state: FinalState
-    public var started: Started
-    public var exitCode: Int32?
-    public var signal: Int32?
+/// The end of one target with everything that is kept about it besides the output. An object, since it goes from hand to hand.
+public final class TargetEnd: Sendable, Equatable {
+    public let state: FinalState
+    public let started: Started
+    public let exitCode: Int32?
+    public let signal: Int32?
     /// Stable, listed in Docs/errors.md; `nil` where the state says everything.
-    public var code: String?
-    public var message: String?
+    public let code: String?
+    public let message: String?
     /// What the agent measured; `nil` when the core itself ended the target.
-    public var record: ExitRecord?
+    public let record: ExitRecord?
 
     public init(
         _ state: FinalState, started: Started, exitCode: Int32? = nil, signal: Int32? = nil, code: String? = nil,
@@ -76,7 +76,7 @@ public struct TargetEnd: Sendable, Equatable {
 
     /// What an agent's record means. A record cannot claim less than the core knows: once output or a start was seen,
     /// `started` stays `yes`.
-    public init(_ record: ExitRecord, sawStart: Bool) {
+    public convenience init(_ record: ExitRecord, sawStart: Bool) {
         let started: Started = sawStart ? .yes : record.started
         switch record.outcome {
         case .exited(let code):
@@ -94,5 +94,11 @@ public struct TargetEnd: Sendable, Equatable {
         case .interrupted(let reason):
             self.init(.interrupted, started: started, code: "holder-lost", message: reason, record: record)
         }
+    }
+
+    public static func == (left: TargetEnd, right: TargetEnd) -> Bool {
+        left.state == right.state && left.started == right.started && left.exitCode == right.exitCode
+            && left.signal == right.signal && left.code == right.code && left.message == right.message
+            && left.record == right.record
     }
 }

@@ -71,6 +71,11 @@ extension AgentConnection {
 
     // MARK: Wishes of the kernel, through the link
 
+    /// Most orders are sent from where they stand.
+    func send(_ command: LiveCommand) {
+        send(command.secrets == nil ? command.specification.order : command.order)
+    }
+
     func send(_ order: Order) {
         guard phase == .active, let link else { return }
         guard order.secretEnvironment.isEmpty || link.hasSecretEnvironment else {

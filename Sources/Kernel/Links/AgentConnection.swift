@@ -33,7 +33,7 @@ final class AgentConnection: WebSocketDelegate {
     var opening: Opening?
     @exclusivity(unchecked) var seal: Seal?
     @exclusivity(unchecked) var link: AgentLink?
-    var channels = CoreChannelsStateMachine()
+    @exclusivity(unchecked) var channels = CoreChannelsStateMachine()
     var terminals: LinkTerminals?
     var transfers: LinkTransfers?
     var hasReported = false

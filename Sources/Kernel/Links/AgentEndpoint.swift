@@ -154,15 +154,16 @@ extension Confined {
 final class LinkHome {
     let endpoint: AgentEndpoint
     let loop: EventLoop
-    /// One message at a time is built here.
-    var writer = FrameWriter()
+    /// One message at a time is built here. What each message touches is not checked for exclusivity: it is confined to the
+    /// loop, and nothing that is called while it is written comes back here.
+    @exclusivity(unchecked) var writer = FrameWriter()
     /// Connections that are not yet accepted or pending.
     var handshakes = 0
     private var connections: [AgentConnection] = []
     /// Ends that agents have reported and no task has taken yet.
-    private var reported: [ReportedEnd] = []
+    @exclusivity(unchecked) private var reported: [ReportedEnd] = []
     /// Acknowledgements that wait for a message to ride with. Most are gone when their time comes.
-    private var owed = DueQueue<(connection: AgentConnection, debt: UInt32)>()
+    @exclusivity(unchecked) private var owed = DueQueue<(connection: AgentConnection, debt: UInt32)>()
     private lazy var owedTimer = Timer { [unowned self] in payOff() }
     /// A packet of its own for each acknowledgement would be a third of a short command's cost.
     private static let owedMilliseconds: UInt64 = 250

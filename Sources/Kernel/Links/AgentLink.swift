@@ -48,13 +48,13 @@ public final class AgentLink: Sendable {
     /// An order that cannot be sent (too many channels, too large) ends at once: the sink hears of a refusal.
     public func send(_ order: Order) { reach { $0.send(order) } }
 
-    /// The order of a command is made where it is sent, so that the reference alone travels.
+    /// The reference alone travels; the order is written where it is sent.
     func send(_ command: LiveCommand) {
         guard let connection else { return }
         if connection.loop.isCurrent {
-            connection.assumeOnLoop { $0.send(command.order) }
+            connection.assumeOnLoop { $0.send(command) }
         } else {
-            connection.post { $0.send(command.order) }
+            connection.post { $0.send(command) }
         }
     }
 

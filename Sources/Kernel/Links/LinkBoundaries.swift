@@ -127,10 +127,15 @@ extension AgentAuthority {
     public func moveFailed(_ link: AgentLink, _ failure: MoveFailure) {}
 }
 
-/// What an agent says about the end of an execution.
-public struct ReportedEnd: Sendable {
-    public let link: AgentLink
+/// What an agent says about the end of an execution, and the link that it came over. An object, since it goes from hand to hand.
+public final class ReportedEnd: Sendable {
+    let link: any ExecutionLink
     public let record: ExitRecord
+
+    init(link: any ExecutionLink, record: ExitRecord) {
+        self.link = link
+        self.record = record
+    }
 }
 
 /// Where executions of an agent end up: implemented by `Commands`. Called on the link's loop.

@@ -92,11 +92,11 @@ public struct Log: Sendable {
             for object in fields.reversed() {
                 for field in object where seen.insert(field.key).inserted {
                     writer.member(field.key, shortened(field.value))
-                    if writer.bytes.count > longestLine { return }
+                    if writer.byteCount > longestLine { return }
                 }
             }
         }
-        if writer.bytes.count > longestLine {
+        if writer.byteCount > longestLine {
             writer.restart()
             writer.object { writer in
                 head(&writer)

@@ -1,5 +1,6 @@
-/// A request's head after all checks of RFC 9112 that need no body.
-public struct HTTPRequestHead: Sendable {
+/// A request's head after all checks of RFC 9112 that need no body. An object, since it goes from hand to hand, and because a
+/// connection that repeats its head has it read once (`HTTPKnownHead`).
+public final class HTTPRequestHead: Sendable {
     public let method: HTTPMethod
     /// The target as sent, in origin form (`/path?query`) or `*`. An absolute target has been cut to this; its
     /// authority then stands in `host`.
@@ -13,16 +14,38 @@ public struct HTTPRequestHead: Sendable {
 
     /// The target's path, still percent-encoded, without the query.
     public var path: Substring { target.utf8.firstIndex(of: 0x3F).map { target[..<$0] } ?? target[...] }
+    /// Whether the target's path is this one, letter by letter. Makes no text.
+    public func isPath(_ path: String) -> Bool {
+        let target = target.utf8Span.span
+        let path = path.utf8Span.span
+        guard target.count >= path.count, target.count == path.count || target[path.count] == 0x3F else { return false }
+        for index in path.indices where target[index] != path[index] { return false }
+        return true
+    }
     /// What follows the first `?`, still encoded; nil without one.
     public var query: Substring? {
         target.utf8.firstIndex(of: 0x3F).map { target[target.utf8.index(after: $0)...] }
     }
-    public var expectsContinue: Bool {
-        minorVersion >= 1 && headers.list("expect", contains: "100-continue")
-    }
-    public var keepsAlive: Bool {
-        minorVersion >= 1
-            ? !headers.list("connection", contains: "close") : headers.list("connection", contains: "keep-alive")
+    /// What nearly every request is asked for.
+    public let expectsContinue: Bool
+    public let keepsAlive: Bool
+    public let authorization: String?
+    public let origin: String?
+
+    init(
+        method: HTTPMethod, target: String, minorVersion: Int, headers: HTTPHeaders, framing: HTTPFraming, host: String
+    ) {
+        self.method = method
+        self.target = target
+        self.minorVersion = minorVersion
+        self.headers = headers
+        self.framing = framing
+        self.host = host
+        expectsContinue = minorVersion >= 1 && headers.list("expect", contains: "100-continue")
+        keepsAlive =
+            minorVersion >= 1 ? !headers.list("connection", contains: "close") : headers.list("connection", contains: "keep-alive")
+        authorization = headers["authorization"]
+        origin = headers["origin"]
     }
 
     /// `head` is a whole head, as measured by `HTTPHeadScanner`.

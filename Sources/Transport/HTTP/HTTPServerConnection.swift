@@ -7,11 +7,12 @@ final class HTTPServerConnection: StreamHandler {
     private static let tick: UInt64 = 5_000
 
     unowned let stream: ByteStream
+    private let loop: EventLoop
     private let configuration: HTTPServerConfiguration
     private let listener: Listener
     private var scanner = HTTPHeadScanner()
-    private var known = HTTPKnownHead()
-    private var body = HTTPBodyStateMachine(.none, limits: HTTPLimits())
+    @exclusivity(unchecked) private var known = HTTPKnownHead()
+    @exclusivity(unchecked) private var body = HTTPBodyStateMachine(.none, limits: HTTPLimits())
     // What each request touches is not checked for exclusivity: it is confined to the loop, and no access lasts over a call.
     @exclusivity(unchecked) private var current: HTTPExchange?
     @exclusivity(unchecked) private var bodyPaused = false
@@ -39,6 +40,7 @@ final class HTTPServerConnection: StreamHandler {
 
     init(stream: ByteStream, listener: Listener) {
         self.stream = stream
+        loop = stream.loop
         self.listener = listener
         configuration = listener.configuration
     }
@@ -201,24 +203,24 @@ final class HTTPServerConnection: StreamHandler {
         case .answering: milliseconds = configuration.writeMilliseconds
         case .lingering: milliseconds = configuration.lingerMilliseconds
         }
-        deadline = stream.loop.now &+ milliseconds &* 1_000_000
+        deadline = loop.now &+ milliseconds &* 1_000_000
     }
 
     private func schedule() {
         guard let timer else { return }
         let shortest = min(
             configuration.tlsMilliseconds, configuration.headMilliseconds, configuration.lingerMilliseconds, Self.tick)
-        stream.loop.schedule(timer, afterMilliseconds: max(shortest / 2, 1))
+        loop.schedule(timer, afterMilliseconds: max(shortest / 2, 1))
     }
 
     private func stopTimer() {
-        if let timer { stream.loop.cancel(timer) }
+        if let timer { loop.cancel(timer) }
         timer = nil
     }
 
     private func checkTime() {
         guard !stream.isClosed else { return }
-        let now = stream.loop.now
+        let now = loop.now
         if phase == .answering || phase == .lingering, stream.bufferedBytes != bufferedAtLastTick {
             enter(phase)
         }

@@ -73,19 +73,18 @@ extension Pipeline {
 
     /// Who holds this ticket; nil if the request shows none, or also an Authorization field.
     private func ticketHolder(_ matched: Matched, _ head: HTTPRequestHead, _ address: String) throws(Problem) -> Principal? {
-        guard case .webSocket = matched.route.action, head.headers["authorization"] == nil,
+        guard case .webSocket = matched.route.action, head.authorization == nil,
             let ticket = matched.target.query["ticket"]
         else { return nil }
         try gate.admitStranger(address)
         let holder = table.tickets.redeem(
-            ticket, path: matched.target.segments, origin: head.headers["origin"], address: address)
-        guard var holder, gate.isLive(holder) else {
+            ticket, path: matched.target.segments, origin: head.origin, address: address)
+        guard let holder, gate.isLive(holder) else {
             throw Problem(
                 401, "ticket-invalid",
                 "the ticket is unknown, used, older than 30 s, or was issued for another path, origin or address")
         }
-        holder.correlation = matched.correlation
-        return holder
+        return holder.with(correlation: matched.correlation)
     }
 
     /// Waits until the route's owner answers again and finds the route anew, which need not be the same.
@@ -133,7 +132,7 @@ extension Pipeline {
             principal = holder
         } else {
             principal = try await gate.authenticate(
-                authorization: head.headers["authorization"], address: address, correlation: matched.correlation)
+                authorization: head.authorization, address: address, correlation: matched.correlation)
         }
         state = try gate.spend(principal)
         try await checkRight(principal, matched, head)

@@ -16,10 +16,10 @@ public struct OriginPolicy: Sendable {
         self.origins = origins.map { $0.lowercased() }
     }
 
-    func check(_ headers: HTTPHeaders) throws(Problem) {
+    func check(_ head: HTTPRequestHead) throws(Problem) {
         // An address and no origin: programs, that is nearly everybody. Makes no text.
-        if headers.withValue("host", OriginPolicy.isAddressAndPort) == true, !headers.contains("origin") { return }
-        guard let host = headers["host"]?.lowercased() else { throw Problem(400, "invalid", "the Host field is missing") }
+        if head.origin == nil, head.headers.withValue("host", OriginPolicy.isAddressAndPort) == true { return }
+        guard let host = head.headers["host"]?.lowercased() else { throw Problem(400, "invalid", "the Host field is missing") }
         let name = OriginPolicy.name(of: host)
         guard OriginPolicy.isAddress(name.utf8) || name == "localhost" || hosts.contains(name) || hosts.contains("*") else {
             throw Problem(
@@ -27,7 +27,7 @@ public struct OriginPolicy: Sendable {
                 "this server does not answer to the name \"\(name.prefix(255))\"; list it in the setting http.hosts")
         }
         // "null" is any sandboxed or local page: foreign like the others.
-        guard let origin = headers["origin"]?.lowercased() else { return }
+        guard let origin = head.origin?.lowercased() else { return }
         guard OriginPolicy.authority(of: origin) == host || origins.contains(origin) else {
             throw Problem(
                 403, "origin-refused",
@@ -36,8 +36,8 @@ public struct OriginPolicy: Sendable {
     }
 
     /// The field values for a listed foreign origin.
-    func headers(for request: HTTPHeaders) -> HTTPHeaders? {
-        guard let origin = request["origin"], origins.contains(origin.lowercased()) else { return nil }
+    func headers(for head: HTTPRequestHead) -> HTTPHeaders? {
+        guard let origin = head.origin, origins.contains(origin.lowercased()) else { return nil }
         return [
             "access-control-allow-origin": origin,
             "access-control-expose-headers": "location, etag, ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after",

@@ -61,7 +61,7 @@ public final class Pipeline: Sendable {
     func plan(_ head: HTTPRequestHead, address: String, in set: RouteSet) -> Plan {
         let correlation = correlations.accept(head.headers["x-correlation-id"])
         do throws(Problem) {
-            try origins.check(head.headers)
+            try origins.check(head)
             if let (placed, target) = set.router.fixed(head.method, head.target) {
                 return accept(placed, [], target, set, correlation)
             }
@@ -163,7 +163,7 @@ public final class Pipeline: Sendable {
     public func refusal(of matched: Matched, _ head: HTTPRequestHead, address: String) async -> Response? {
         do throws(Problem) {
             let principal = try await gate.authenticate(
-                authorization: head.headers["authorization"], address: address, correlation: matched.correlation)
+                authorization: head.authorization, address: address, correlation: matched.correlation)
             try await checkRight(principal, matched, head)
             return nil
         } catch {
@@ -185,7 +185,7 @@ public final class Pipeline: Sendable {
     }
 
     private func preflight(_ head: HTTPRequestHead) -> Response? {
-        guard head.headers["access-control-request-method"] != nil, var headers = origins.headers(for: head.headers)
+        guard head.headers["access-control-request-method"] != nil, var headers = origins.headers(for: head)
         else { return nil }
         headers.set("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE")
         headers.set("access-control-allow-headers", "authorization, content-type, idempotency-key, if-none-match, last-event-id, range")
@@ -199,16 +199,30 @@ public final class Pipeline: Sendable {
     private static let cachePolicy: HTTPHeaders = ["cache-control": "no-store"]
     private static let contentPolicy: HTTPHeaders = ["content-security-policy": "default-src 'none'; frame-ancestors 'none'"]
 
+    /// All three, for an answer that has neither policy of its own.
+    private static let usualFields: HTTPHeaders = {
+        var fields = securityFields
+        fields.append(cachePolicy)
+        fields.append(contentPolicy)
+        return fields
+    }()
+
     /// The fields that every answer carries.
     private func finish(
         _ response: consuming Response, _ head: HTTPRequestHead, _ route: Route?, _ correlation: String
     ) -> Response {
-        if let allowed = origins.headers(for: head.headers) {
+        if let allowed = origins.headers(for: head) {
             for field in allowed.all { response.headers.set(field.name, field.value) }
         }
-        response.headers.append(Pipeline.securityFields)
-        if !response.headers.contains("cache-control") { response.headers.append(Pipeline.cachePolicy) }
-        if !response.headers.contains("content-security-policy") { response.headers.append(Pipeline.contentPolicy) }
+        let hasCachePolicy = response.headers.contains("cache-control")
+        let hasContentPolicy = response.headers.contains("content-security-policy")
+        if hasCachePolicy || hasContentPolicy {
+            response.headers.append(Pipeline.securityFields)
+            if !hasCachePolicy { response.headers.append(Pipeline.cachePolicy) }
+            if !hasContentPolicy { response.headers.append(Pipeline.contentPolicy) }
+        } else {
+            response.headers.append(Pipeline.usualFields)
+        }
         response.headers.add("x-correlation-id", correlation)
         return response
     }

@@ -25,7 +25,7 @@ public final class WebService: HTTPService {
     }
 
     public func exchangeBegan(_ exchange: HTTPExchange) {
-        for (path, takeover) in takeovers where exchange.head.path == path { return takeover(exchange) }
+        for (path, takeover) in takeovers where exchange.head.isPath(path) { return takeover(exchange) }
         let address = exchange.addressText
         switch pipeline.plan(exchange.head, address: address, in: routes.current()) {
         case .refuse(let response):
@@ -119,7 +119,12 @@ public final class WebService: HTTPService {
             switch admittance {
             case .refused(let response): confined.assumeOnLoop { $0.answer(response) }
             case .admitted(let admission):
-                await WebService.serve(admission, head, body: body, service, confined)
+                // What nearly all requests are, apart from the rest: a task keeps the frame of the largest way through.
+                if body != nil, case .answer(let handler) = admission.matched.route.action, !admission.matched.route.body.isStreamed {
+                    await WebService.answer(await pipeline.answer(admission, head, handler), confined)
+                } else {
+                    await WebService.serve(admission, head, body: body, service, confined)
+                }
             }
         }
         writer.task = task
@@ -139,9 +144,6 @@ public final class WebService: HTTPService {
         }
         switch route.action {
         case .answer(let handler):
-            guard route.body.isStreamed else {
-                return await answer(await pipeline.answer(admission, head, handler), writer)
-            }
             let stream = body.map { RequestBody($0) } ?? RequestBody(writer, limit: route.body.limit)
             writer.assumeOnLoop { $0.attach(stream) }
             // A long body ends with the credential that began it, as long answers do.

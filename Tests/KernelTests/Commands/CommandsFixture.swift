@@ -17,6 +17,7 @@ final class FakeLink: ExecutionLink {
     func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64) {
         noted.withLock { $0.grants.append(offset) }
     }
+    func acknowledge(_ command: CommandID) {}
 
     var orders: [CommandID] { noted.withLock { $0.orders.map(\.command) } }
     var cancels: [CommandID] { noted.withLock { $0.cancels } }

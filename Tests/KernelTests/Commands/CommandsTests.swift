@@ -100,9 +100,12 @@ import Testing
         for index in 0..<3 { #expect(core.say(links[0], ids[1], large, at: 60_000 * index)) }
         core.say(links[0], ids[2], [1, 2, 3])
         let answers = await core.commands.finished([
-            (links[0], core.record(ids[1], output: 180_000)), (links[0], core.record(ids[0])),
-            (links[0], core.record(ids[2], output: 4)), (links[1], core.record(ids[3])), (links[0], core.record(ids[3], code: 7)),
-            (links[0], core.record(ids[0])),
+            ReportedEnd(link: links[0], record: core.record(ids[1], output: 180_000)),
+            ReportedEnd(link: links[0], record: core.record(ids[0])),
+            ReportedEnd(link: links[0], record: core.record(ids[2], output: 4)),
+            ReportedEnd(link: links[1], record: core.record(ids[3])),
+            ReportedEnd(link: links[0], record: core.record(ids[3], code: 7)),
+            ReportedEnd(link: links[0], record: core.record(ids[0])),
         ])
         #expect(answers == [true, true, false, true, true, true])
         var states: [[String]] = []

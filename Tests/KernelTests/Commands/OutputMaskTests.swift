@@ -126,6 +126,7 @@ import Testing
         func send(_ command: LiveCommand) {}
         func cancel(_ command: CommandID) {}
         func grant(_ command: CommandID, _ stream: OutputStream, upTo offset: UInt64) {}
+        func acknowledge(_ command: CommandID) {}
     }
 
     @Test func requestsWithSecretsAreChecked() {
