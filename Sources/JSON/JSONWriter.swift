@@ -189,18 +189,24 @@ public struct JSONWriter: ~Copyable {
     }
 
     private mutating func appendDigits(_ value: UInt64) {
+        // Two digits at a time, from the right.
         var count = 1
         var rest = value
         while rest >= 10 {
-            rest /= 10
-            count += 1
+            count += rest >= 100 ? 2 : 1
+            rest /= 100
         }
         let start = text.room(count)
+        var end = count
         rest = value
-        for index in (0..<count).reversed() {
-            start[index] = UInt8(ascii: "0") &+ UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
+        while end >= 2 {
+            let pair = UInt8(truncatingIfNeeded: rest % 100)
+            rest /= 100
+            start[end - 1] = UInt8(ascii: "0") &+ pair % 10
+            start[end - 2] = UInt8(ascii: "0") &+ pair / 10
+            end -= 2
         }
+        if end == 1 { start[0] = UInt8(ascii: "0") &+ UInt8(truncatingIfNeeded: rest) }
         text.advance(count)
     }
 

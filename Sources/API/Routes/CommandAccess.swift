@@ -15,10 +15,11 @@ struct CommandAccess: Sendable {
     /// Whether the principal has the right on each of these clients. Clients that were forgotten are seen only by those
     /// who see all.
     func permitted(
-        _ ids: [ClientID], _ right: Right, _ principal: Principal
+        _ named: @autoclosure () -> [ClientID], _ right: Right, _ principal: Principal
     ) throws(Problem) -> (ClientID) -> Bool {
         let scope = scope(principal, right)
         if isEverything(scope) { return { _ in true } }
+        let ids = named()
         if ids.count == 1 {
             let isAllowed = try clients.permits(ids[0], allowed: scope.allowed, denied: scope.denied)
             return { _ in isAllowed }

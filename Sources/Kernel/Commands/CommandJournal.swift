@@ -51,7 +51,8 @@ struct CommandJournal: Sendable {
         let specification: CommandSpecification
         let firstTarget: Int64
         let clients: [ClientID]
-        let deferred: [Bool]
+        /// For each client; empty for none.
+        private let deferred: [Bool]
         let key: Key?
         let audit: AuditRecord
 
@@ -66,6 +67,8 @@ struct CommandJournal: Sendable {
             self.key = key
             self.audit = audit
         }
+
+        func isDeferred(_ index: Int) -> Bool { !deferred.isEmpty && deferred[index] }
     }
 
     /// An idempotency key with a digest of what was asked for.
@@ -110,7 +113,7 @@ struct CommandJournal: Sendable {
                     values.add(entry.firstTarget + Int64(index))
                     values.add(specification.id.row)
                     values.add(entry.clients[index])
-                    values.add(entry.deferred[index])
+                    values.add(entry.isDeferred(index))
                 }
             }
             try transaction.audit(entry.audit)

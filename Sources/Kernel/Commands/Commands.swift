@@ -174,9 +174,10 @@ public final class Commands: Sendable {
             }
             let staged = request.concurrency != nil || !request.waves.isEmpty
             let queues = request.offline == .queue
-            let deferred = clients.map {
-                staged || (!state.book.isReady($0) && (queues || state.book.isArriving($0)))
+            let waits = { (client: ClientID) in
+                staged || (!state.book.isReady(client) && (queues || state.book.isArriving(client)))
             }
+            let deferred = clients.contains(where: waits) ? clients.map(waits) : []
             let range = numbers.next(targets: clients.count, now: now)
             state.accepting.append(range.firstTarget)
             return .success((range, deferred))
@@ -218,9 +219,9 @@ public final class Commands: Sendable {
         var targets: [LiveTarget] = []
         targets.reserveCapacity(clients.count)
         for (index, client) in clients.enumerated() {
-            targets.append(LiveTarget(client: client, machine: TargetStateMachine(), isDeferred: deferred[index]))
+            targets.append(LiveTarget(client: client, machine: TargetStateMachine(), isDeferred: entry.isDeferred(index)))
         }
-        let command = LiveCommand(specification, firstTarget: range.firstTarget, targets: targets, secrets: secrets)
+        let command = LiveCommand(specification, firstTarget: range.firstTarget, targets: consume targets, secrets: secrets)
         var effects = BookEffects()
         let sending = self.now()
         state.withLock { state in

@@ -128,17 +128,19 @@ final class LiveCommand: @unchecked Sendable {
     static let keptResults = 64
 
     init(
-        _ specification: CommandSpecification, firstTarget: Int64, targets: [LiveTarget], secrets: CommandSecrets? = nil
+        _ specification: CommandSpecification, firstTarget: Int64, targets: consuming [LiveTarget],
+        secrets: CommandSecrets? = nil
     ) {
         self.specification = specification
         self.secrets = secrets
         self.firstTarget = firstTarget
+        let count = targets.count
         self.targets = targets
         rollout = RolloutStateMachine(
-            count: targets.count, concurrency: specification.concurrency, waves: specification.waves,
+            count: count, concurrency: specification.concurrency, waves: specification.waves,
             errorBudget: specification.errorBudget)
-        open = targets.count
-        undecided = targets.count
+        open = count
+        undecided = count
     }
 
     var id: CommandID { specification.id }

@@ -28,6 +28,8 @@ public struct RightPattern: Sendable, Hashable, CustomStringConvertible {
         description = text
     }
 
+    var isEverything: Bool { form == .everything }
+
     public func matches(_ right: Right) -> Bool {
         switch form {
         case .everything: true
@@ -76,6 +78,12 @@ public struct Role: Sendable, Hashable {
     }
 
     static let maximumRules = 256
+
+    /// Allows every right on every client, and denies none.
+    var isUnrestricted: Bool {
+        rules.allSatisfy { $0.effect == .allow }
+            && rules.contains { $0.isAboutEverything && $0.actions.contains(where: \.isEverything) }
+    }
 
     public var rulesJSON: JSONValue {
         .array(

@@ -482,8 +482,21 @@ extension [UInt8] {
     }
 
     mutating func append(decimal number: UInt64) {
-        guard number >= 10 else { return append(0x30 + UInt8(number)) }
-        append(decimal: number / 10)
-        append(0x30 + UInt8(number % 10))
+        var count = 1
+        var rest = number
+        while rest >= 10 {
+            rest /= 10
+            count += 1
+        }
+        append(addingCapacity: count) { (output: inout OutputSpan<UInt8>) in
+            output.withUnsafeMutableBufferPointer { buffer, initialized in
+                rest = number
+                for index in (0..<count).reversed() {
+                    buffer[index] = 0x30 &+ UInt8(truncatingIfNeeded: rest % 10)
+                    rest /= 10
+                }
+                initialized = count
+            }
+        }
     }
 }

@@ -5,10 +5,9 @@ import Transport
 
 /// A request after authentication, limits and the right were checked. The handler runs on the connection's loop.
 public struct Request: Sendable {
-    public let method: HTTPMethod
-    let target: String
+    let head: HTTPRequestHead
+    let matched: Pipeline.Matched
     public let query: Query
-    public let headers: HTTPHeaders
     /// The whole body; at most the route's limit.
     public let body: [UInt8]
     /// For a route whose body is a stream, instead of `body`.
@@ -16,18 +15,19 @@ public struct Request: Sendable {
     public let principal: Principal
     /// Peer address without port, after trusted proxies were taken off.
     public let address: String
-    public let correlation: String
     public let loop: EventLoop
-    let parameters: [String]
-    let parameterNames: [String]
     let parsedBody: JSONValue?
 
+    public var method: HTTPMethod { head.method }
+    public var headers: HTTPHeaders { head.headers }
+    public var correlation: String { matched.correlation }
+
     /// As sent, without the query.
-    public var path: String { String(target.utf8.prefix { $0 != 0x3F }) ?? target }
+    public var path: String { String(head.path) }
 
     /// A parameter of the pattern, by its name without braces; empty for a name that the pattern does not have.
     public subscript(name: String) -> String {
-        parameterNames.firstIndex(of: name).map { parameters[$0] } ?? ""
+        matched.route.parameterNames.firstIndex(of: name).map { matched.parameters[$0] } ?? ""
     }
 
     /// The JSON body, checked against the route's schema. `null` for routes without one.

@@ -46,10 +46,8 @@ extension Pipeline {
             if state != nil { authenticated() }
             if matched.suspension != nil { matched = try await resumed(matched, head, principal, body.count, loop) }
             let request = Request(
-                method: head.method, target: head.target, query: query(of: matched), headers: head.headers, body: body,
-                stream: nil, principal: principal, address: address, correlation: matched.correlation, loop: loop,
-                parameters: matched.parameters, parameterNames: matched.route.parameterNames,
-                parsedBody: try parsed(matched.route, head, body))
+                head: head, matched: matched, query: query(of: matched), body: body, stream: nil, principal: principal,
+                address: address, loop: loop, parsedBody: try parsed(matched.route, head, body))
             try checkQuery(matched.route, request.query)
             if case .webSocket = matched.route.action, let fault = WebSocketHandshake.fault(of: head) {
                 throw Problem(fault.status, "websocket-required", fault.message)

@@ -26,9 +26,8 @@ public protocol Gate: Sendable {
 
 extension Gate {
     /// A stream ends with the credential that opened it, however quiet it is.
-    func watched(_ response: Response, _ principal: Principal) -> Response {
+    func watched(_ response: consuming Response, _ principal: Principal) -> Response {
         guard case .stream(let length, let produce) = response.body else { return response }
-        var response = response
         response.body = .stream(length: length) { (writer) async throws(StreamClosed) in
             guard let watch = self.watch(principal, { writer.cut() }) else { throw StreamClosed() }
             defer { withExtendedLifetime(watch) {} }

@@ -112,8 +112,9 @@ public final class Pipeline: Sendable {
 
     func answer(_ admission: Admission, _ head: HTTPRequestHead, _ handler: Route.Handler) async -> Response {
         do throws(Problem) {
-            let answer = gate.watched(try await handler(admission.request), admission.request.principal)
-            return complete(conditional(answer, head), admission, head)
+            // Handed on each time: an answer that is held twice would be copied when the next field is added.
+            return complete(
+                conditional(gate.watched(try await handler(admission.request), admission.request.principal), head), admission, head)
         } catch {
             return complete(response(to: error, admission.matched), admission, head)
         }

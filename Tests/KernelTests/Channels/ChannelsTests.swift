@@ -64,9 +64,10 @@ import Testing
             channel.type("echo \"<$0>\" $((40+2)) $MARK $PWD; exit 7\r")
             let record = await probe.exit()
             #expect(record?.outcome == .exited(code: 7))
-            let text = probe.watched.value.text
-            #expect(text.contains("<-"))
-            #expect(text.contains("> 42 here /"))
+            let seen = probe.watched.value
+            #expect(seen.misplaced == 0 && seen.end == record?.standardOutputBytes, "\(seen.text.debugDescription)")
+            #expect(seen.text.contains("<-"), "\(seen.text.debugDescription)")
+            #expect(seen.text.contains("> 42 here /"), "\(seen.text.debugDescription)")
         }
     }
 

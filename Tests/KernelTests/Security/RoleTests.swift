@@ -70,6 +70,25 @@ private func principal(_ roles: String..., scopes: [Right]? = nil) -> Principal 
         #expect(throws: Problem.self) { try RightPattern(text) }
     }
 
+    /// The short way for roles that allow everything is not open to any that narrows it.
+    @Test func everythingIsOnlyWhatNothingNarrows() throws {
+        let all = RoleRule(.allow, [try RightPattern("*")])
+        let some = RoleRule(.allow, [try RightPattern("*")], on: try Selector(parsing: "env=test"))
+        let deny = RoleRule(.deny, [try RightPattern("command.run")], on: try Selector(parsing: "env=prod"))
+        #expect(table([all]).scope(principal("r"), "command.run").isEverything)
+        #expect(table([some, all]).scope(principal("r"), "command.run").isEverything)
+        for (table, who) in [
+            (table([all, deny]), principal("r")), (table([some]), principal("r")),
+            (table([all], other: [deny]), principal("r", "other")), (table([all], other: [deny]), principal("other", "r")),
+        ] {
+            let scope = table.scope(who, "command.run")
+            #expect(!scope.isEverything && !scope.allows(View(labels: ["env": "prod"])) && scope.allows(View(labels: ["env": "test"])))
+        }
+        let narrow = principal("r", scopes: ["client.read"])
+        #expect(table([all]).scope(narrow, "command.run").isNothing && !table([all]).grants(narrow, "command.run"))
+        #expect(table([all]).grants(narrow, "client.read"))
+    }
+
     @Test func builtInRolesCannotBeShadowed() throws {
         let table = RoleTable([Role(name: "viewer", summary: "", rules: [RoleRule(.allow, [try RightPattern("*")])])])
         #expect(!table.grants(principal("viewer"), "user.write"))
