@@ -1,3 +1,4 @@
+import Glibc
 import Program
 import Testing
 
@@ -74,5 +75,20 @@ import Testing
         let memory = lines.first { $0.hasPrefix("process_resident_memory_bytes ") }?.split(separator: " ").last
         #expect((memory.flatMap { Int($0) } ?? 0) > 1 << 20)
         #expect(!text(metrics).contains("NaN"))
+    }
+
+    /// Other tests open and close some meanwhile; not three hundred.
+    @Test func openDescriptorsAreCounted() throws {
+        let metrics = Metrics()
+        metrics.registerProcess()
+        func count() throws -> Int {
+            let line = text(metrics).split(separator: "\n").first { $0.hasPrefix("process_open_fds ") }
+            return try #require(line?.split(separator: " ").last.flatMap { Int($0) })
+        }
+        let before = try count()
+        let opened = (0..<400).map { _ in dup(0) }
+        defer { for number in opened { close(number) } }
+        try #require(opened.allSatisfy { $0 >= 0 })
+        #expect((100...700).contains(try count() - before))
     }
 }

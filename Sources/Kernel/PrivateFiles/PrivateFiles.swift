@@ -49,7 +49,9 @@ public final class PrivateFiles: Sendable {
             .put(order, content: content), bytes: content.count, name: order.name, "private-file.put", detail, client,
             principal)
         guard let file = files.first, file.name == order.name else {
-            throw Problem(502, "private-file-answer", "client \(client) did not say what became of \(order.name)")
+            throw Problem(
+                502, "private-file-answer",
+                "client \(client) did not say what became of \(order.name); its agent is broken, or lies: reinstall it, or revoke the client")
         }
         return (file, isChanged)
     }

@@ -27,7 +27,9 @@ extension Transfers {
         }
         if let failure = answer.failure { throw Problem(failure) }
         if case .list(let path, let after, let limit) = request, let fault = Self.fault(of: answer, after: after, limit: limit) {
-            throw Problem(502, "file-answer", "client \(client) lists \(path) as no directory is: \(fault)")
+            throw Problem(
+                502, "file-answer",
+                "client \(client) lists \(path) as no directory is: \(fault); its agent is broken, or lies: reinstall it, or revoke the client")
         }
         return answer
     }
