@@ -100,6 +100,8 @@ struct CoreLog: Sendable {
     var facts: [JSONValue] = []
     var output: [CommandID: [UInt8]] = [:]
     var records: [ExitRecord] = []
+    /// How many ends came in one piece.
+    var pieces: [Int] = []
     var lost = 0
     var reportsPerLink: [Int] = []
 }
@@ -165,7 +167,10 @@ final class TestServices: AgentAuthority, ExecutionSink {
         return true
     }
     func finished(_ ends: [ReportedEnd]) async -> [Bool] {
-        log.update { $0.records += ends.map(\.record) }
+        log.update { log in
+            log.records += ends.map(\.record)
+            log.pieces.append(ends.count)
+        }
         return ends.map { _ in true }
     }
     func linkAccepted(_ link: AgentLink) {}

@@ -49,6 +49,25 @@ import Transport
         #expect(later.ends.count == 1)
     }
 
+    /// Ends of one turn are one write, but not without bound: each may hold 8 KiB of output.
+    @Test(arguments: [1, 256, 257, 600]) func endsOfOneTurnComeInPieces(count: Int) async throws {
+        let fixture = try await LinkFixture()
+        defer { fixture.stop() }
+        let (endpoint, loop) = (fixture.endpoint, fixture.loop)
+        loop.post {
+            let home = LinkHome(endpoint: endpoint, loop: loop)
+            let link = AgentLink(client: LinkFixture.client, epoch: 1, address: "")
+            for index in 0..<count {
+                let record = ExitRecord(
+                    command: CommandID(high: 1, low: UInt64(index)), outcome: .exited(code: 0), started: .yes, finishedAt: 1)
+                home.report(ReportedEnd(link: link, record: record))
+            }
+        }
+        let log = await fixture.services.log.wait { $0.records.count >= count }
+        #expect(log.records.map(\.command.low) == (0..<count).map(UInt64.init))
+        #expect(log.pieces == (0..<count / 256).map { _ in 256 } + (count % 256 == 0 ? [] : [count % 256]))
+    }
+
     @Test func anAcknowledgementGoesAloneWhenNothingElseIsSaid() async throws {
         let fixture = try await LinkFixture()
         defer { fixture.stop() }
