@@ -14,8 +14,9 @@ final class AuditChain {
     /// that retention removes in one transaction.
     static let checkpointInterval: UInt64 = 4_096
 
-    var head: AuditHead
-    private var hasher = AuditHasher()
+    /// Not checked for exclusivity: the writer's thread alone has it, and no access lasts over a call.
+    @exclusivity(unchecked) var head: AuditHead
+    private let hasher = AuditHasher()
     private let signer: AuditSigner
 
     /// Goes on after the last record, or after the last signed checkpoint if that is further: then records are

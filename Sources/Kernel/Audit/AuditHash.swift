@@ -11,52 +11,53 @@ import Crypto
 ///     then for each of actor kind, actor, address, correlation, action, target, clients, outcome, reason, detail:
 ///     length        4 bytes; FFFFFFFF for an absent address or target
 ///     bytes         UTF-8 text; clients: 16 bytes each
-struct AuditHasher {
+final class AuditHasher {
     private static let version: StaticString = "cm-audit-1"
-    private var form: [UInt8] = []
+    /// What is kept from record to record; one with thousands of clients gives its memory back.
+    private static let keptBytes = 65_536
+    private var form = CanonicalWriter(capacity: 1_024)
 
-    init() { form.reserveCapacity(1_024) }
-
-    mutating func hash(_ entry: AuditEntry, after previous: SHA256.Digest) -> SHA256.Digest {
+    func hash(_ entry: AuditEntry, after previous: SHA256.Digest) -> SHA256.Digest {
         let fixed = Self.version.utf8CodeUnitCount + 32 + 16 + 10 * 4
         let texts = entry.actorKind.utf8.count + entry.actor.utf8.count + (entry.address?.utf8.count ?? 0)
             + entry.correlation.utf8.count + entry.action.utf8.count + (entry.target?.utf8.count ?? 0)
             + entry.outcome.utf8.count + entry.reason.utf8.count + entry.detail.utf8.count
-        form.removeAll(keepingCapacity: true)
-        form.append(addingCapacity: fixed + texts + entry.clients.count) { (output: inout OutputSpan<UInt8>) in
-            output.withUnsafeMutableBufferPointer { buffer, initialized in
-                var writer = CanonicalWriter(UnsafeMutableRawBufferPointer(buffer))
-                writer.append(UnsafeRawBufferPointer(start: Self.version.utf8Start, count: Self.version.utf8CodeUnitCount))
-                withUnsafeBytes(of: previous) { writer.append($0) }
-                writer.append(entry.sequence)
-                writer.append(entry.milliseconds)
-                writer.append(entry.actorKind)
-                writer.append(entry.actor)
-                writer.append(entry.address)
-                writer.append(entry.correlation)
-                writer.append(entry.action)
-                writer.append(entry.target)
-                entry.clients.withUnsafeBytes { writer.append(counted: $0) }
-                writer.append(entry.outcome)
-                writer.append(entry.reason)
-                writer.append(entry.detail)
-                initialized = writer.count
-            }
-        }
-        let digest = SHA256.digest(form.span.bytes)
-        if form.count > 65_536 { form = [] }
-        return digest
+        let capacity = fixed + texts + entry.clients.count
+        if capacity > form.capacity || form.capacity > Self.keptBytes { form = CanonicalWriter(capacity: max(capacity, 1_024)) }
+        form.restart()
+        form.append(UnsafeRawBufferPointer(start: Self.version.utf8Start, count: Self.version.utf8CodeUnitCount))
+        withUnsafeBytes(of: previous) { form.append($0) }
+        form.append(entry.sequence)
+        form.append(entry.milliseconds)
+        form.append(entry.actorKind)
+        form.append(entry.actor)
+        form.append(entry.address)
+        form.append(entry.correlation)
+        form.append(entry.action)
+        form.append(entry.target)
+        entry.clients.withUnsafeBytes { form.append(counted: $0) }
+        form.append(entry.outcome)
+        form.append(entry.reason)
+        form.append(entry.detail)
+        return form.digest
     }
 }
 
-/// Fills a buffer that has been measured for all of it.
+/// Memory that has been measured for all that is written into it.
 ///
-/// One of the few users of raw memory. Invariant: each copy is into a slice of the buffer, which traps beyond its end.
-private struct CanonicalWriter {
+/// One of the few users of raw memory. Invariants: each copy is into a slice of the buffer, which traps beyond its end; the
+/// first `count` bytes are initialized; only this value has the memory.
+private struct CanonicalWriter: ~Copyable {
     private let buffer: UnsafeMutableRawBufferPointer
-    private(set) var count = 0
+    private var count = 0
 
-    init(_ buffer: UnsafeMutableRawBufferPointer) { self.buffer = buffer }
+    init(capacity: Int) { buffer = .allocate(byteCount: capacity, alignment: 8) }
+    deinit { buffer.deallocate() }
+
+    var capacity: Int { buffer.count }
+    var digest: SHA256.Digest { SHA256.digest(RawSpan(_unsafeBytes: UnsafeRawBufferPointer(rebasing: buffer[..<count]))) }
+
+    mutating func restart() { count = 0 }
 
     mutating func append(_ bytes: UnsafeRawBufferPointer) {
         UnsafeMutableRawBufferPointer(rebasing: buffer[count..<count + bytes.count]).copyMemory(from: bytes)

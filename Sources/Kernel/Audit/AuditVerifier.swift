@@ -28,7 +28,6 @@ struct AuditVerifier: Sendable {
     private var previous = SHA256.Digest.zero
     private var next: UInt64 = 1
     private var milliseconds: UInt64 = 0
-    private var hasher = AuditHasher()
 
     init(key: P256.PublicKey) {
         self.key = key
@@ -69,7 +68,7 @@ struct AuditVerifier: Sendable {
                 ? "record \(next) is missing" : "records \(next) to \(sequence - 1) are missing")
         }
         if sequence < next { return fail(sequence, "record \(sequence) stands where record \(next) belongs") }
-        guard hasher.hash(line.entry, after: previous) == line.hash else {
+        guard AuditHasher().hash(line.entry, after: previous) == line.hash else {
             return fail(sequence, "record \(sequence) was changed: its hash does not fit its content and the record before")
         }
         guard line.entry.milliseconds >= milliseconds else {

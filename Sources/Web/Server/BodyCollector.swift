@@ -5,10 +5,11 @@ final class BodyCollector: HTTPExchangeDelegate {
     private let matched: Pipeline.Matched
     private let address: String
     private let limit: Int
-    private var bytes: [UInt8] = []
+    // Not checked for exclusivity: confined to the loop, and no access lasts over a call.
+    @exclusivity(unchecked) private var bytes: [UInt8] = []
     private var hasWaited = false
     /// Whom the body goes to; nobody, once it was handed on, given up, or its sender left.
-    private var service: WebService?
+    @exclusivity(unchecked) private var service: WebService?
 
     init(_ service: WebService, _ matched: Pipeline.Matched, _ address: String) {
         self.service = service
