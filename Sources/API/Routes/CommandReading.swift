@@ -40,16 +40,13 @@ enum CommandReading {
             .optional("note", .string(length: 0...1_024)),
         ], "Exactly one of selector and clients, and one of argv, shell, script and template.")
 
-    private struct Fields: ~Copyable {
+    private struct Fields {
         var request = CommandRequest(.clients([]), .invocation(.argv([])))
         /// How many members said where, and how many what.
         var selections = 0
         var works = 0
         var version: Int?
         var parameters: JSONObject?
-
-        /// What was read, at the end.
-        consuming func read() -> CommandRequest { request }
 
         mutating func select(_ selection: TargetSelection) {
             request.selection = selection
@@ -81,7 +78,7 @@ enum CommandReading {
             throw .invalid("\"parameters\" and \"template_version\" belong to a \"template\"", pointer: "/parameters")
         }
         if let idempotencyKey { fields.request.idempotencyKey = IdempotencyKey(key: idempotencyKey, request: body) }
-        return fields.read()
+        return fields.request
     }
 
     private static func member(

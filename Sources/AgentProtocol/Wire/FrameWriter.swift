@@ -32,7 +32,8 @@ public struct FrameWriter: ~Copyable {
 
     private mutating func end(payload: Int) {
         let length = UInt32(truncatingIfNeeded: payload).littleEndian
-        // Invariant: `begin` has written the header's 20 bytes; a store beyond the buffer would be trapped.
+        // Invariant: `begin` has written the header's bytes. Checked here, since release builds do not check the store.
+        precondition(frameStart + FrameHeader.byteCount <= bytes.count)
         unsafe bytes.withUnsafeMutableBytes { unsafe $0.storeBytes(of: length, toByteOffset: frameStart + 16, as: UInt32.self) }
     }
 

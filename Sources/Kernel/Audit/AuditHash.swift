@@ -45,7 +45,7 @@ final class AuditHasher {
 
 /// Memory that has been measured for all that is written into it.
 ///
-/// One of the few users of raw memory. Invariants: each copy is into a slice of the buffer, which traps beyond its end; the
+/// One of the few users of raw memory. Invariants: no copy goes beyond the end, which is checked at each; the
 /// first `count` bytes are initialized; only this value has the memory.
 private struct CanonicalWriter: ~Copyable {
     private let buffer: UnsafeMutableRawBufferPointer
@@ -60,6 +60,7 @@ private struct CanonicalWriter: ~Copyable {
     mutating func restart() { count = 0 }
 
     mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        precondition(count + bytes.count <= buffer.count)
         UnsafeMutableRawBufferPointer(rebasing: buffer[count..<count + bytes.count]).copyMemory(from: bytes)
         count += bytes.count
     }

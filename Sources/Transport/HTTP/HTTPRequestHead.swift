@@ -17,10 +17,9 @@ public final class HTTPRequestHead: Sendable {
     /// Whether the target's path is this one, letter by letter. Makes no text.
     public func isPath(_ path: String) -> Bool {
         let target = target.utf8Span.span
-        let path = path.utf8Span.span
-        guard target.count >= path.count, target.count == path.count || target[path.count] == 0x3F else { return false }
-        for index in path.indices where target[index] != path[index] { return false }
-        return true
+        let count = path.utf8.count
+        guard target.count == count || target.count > count && target[count] == 0x3F else { return false }
+        return target.extracting(0..<count).matches(path)
     }
     /// What follows the first `?`, still encoded; nil without one.
     public var query: Substring? {
